@@ -1,0 +1,1 @@
+"""What composes the house: Spark stages, the command line, and the entry points of spark-submit."""

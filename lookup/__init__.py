@@ -1,0 +1,1 @@
+"""The releases and their lookup table: store, publish, roll back, read, serve."""

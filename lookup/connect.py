@@ -1,0 +1,103 @@
+"""Connections to Redis: bounded waits, no hidden retries, and errors that name the server but no secret."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+import redis.asyncio
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from schemas.errors import AlmanacError, DeclarationError, InputError, Problem, UnavailableError
+
+CONNECT_SECONDS = 2.0
+PUBLISH_SECONDS = 30.0
+READ_SECONDS = 0.5
+
+
+def connect(url: str, *, timeout_seconds: float = PUBLISH_SECONDS) -> "redis.Redis[bytes]":
+    """A client that answers or fails within `timeout_seconds`; redis-py alone retries for seconds."""
+    with _valid_url(url):
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=CONNECT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+
+
+def connect_async(url: str, *, timeout_seconds: float = READ_SECONDS) -> "redis.asyncio.Redis[bytes]":
+    """The same for an event loop."""
+    with _valid_url(url):
+        return redis.asyncio.Redis.from_url(
+            url,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+
+
+def redacted(url: str) -> str:
+    """The URL without user and password.
+
+    >>> redacted("redis://reader:secret@10.0.0.1:6379/0")
+    'redis://10.0.0.1:6379/0'
+    """
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+
+@contextmanager
+def redis_errors(where: str) -> Iterator[None]:
+    """Turn what redis-py raises into one clear error of ours.
+
+    Args:
+        where: What was asked of which server, without secrets.
+    """
+    try:
+        yield
+    except AlmanacError:
+        raise
+    except exceptions.RedisError as err:
+        raise _translated(where, err) from err
+    except OSError as err:
+        raise UnavailableError(Problem("STORE_DOWN", where, str(err), "a Redis that answers")) from err
+
+
+def _translated(where: str, err: exceptions.RedisError) -> AlmanacError:
+    text = str(err)
+    for code, types, words, expected, kind in _TRANSLATIONS:
+        if isinstance(err, types) and any(word in text for word in words):
+            return kind(Problem(code, where, text, expected))
+    return UnavailableError(Problem("STORE_ERROR", where, f"{type(err).__name__}: {text}", "a Redis that serves"))
+
+
+_ANY = ("",)
+_TRANSLATIONS: tuple[tuple[str, Any, tuple[str, ...], str, type[AlmanacError]], ...] = (
+    ("STORE_AUTH", exceptions.AuthenticationError, _ANY, "a user and password that Redis takes", DeclarationError),
+    ("STORE_AUTH", exceptions.ResponseError, ("NOAUTH", "WRONGPASS"), "a user and password that Redis takes", DeclarationError),
+    ("STORE_ACL", exceptions.NoPermissionError, _ANY, "a user with the rights of docs/lookup.md", DeclarationError),
+    ("STORE_LOADING", exceptions.BusyLoadingError, _ANY, "a Redis that has read its files; try again", UnavailableError),
+    ("STORE_READONLY", exceptions.ReadOnlyError, _ANY, "the primary, not a replica", DeclarationError),
+    ("STORE_FULL", exceptions.OutOfMemoryError, _ANY, "more memory (maxmemory) for this version", UnavailableError),
+    ("STORE_PERSISTENCE", exceptions.ResponseError, ("MISCONF",), "a Redis whose disk writes work", UnavailableError),
+    ("STORE_IS_CLUSTER", exceptions.ResponseError, ("MOVED", "CROSSSLOT"), "a Redis that is not a cluster", DeclarationError),
+    ("STORE_TYPE", exceptions.ResponseError, ("WRONGTYPE",), "our own keys: another program wrote under this one", InputError),
+    ("STORE_TIMEOUT", exceptions.TimeoutError, _ANY, "an answer in time", UnavailableError),
+    ("STORE_DOWN", exceptions.ConnectionError, _ANY, "a Redis that answers", UnavailableError),
+)
+
+
+@contextmanager
+def _valid_url(url: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as err:
+        raise DeclarationError(
+            Problem("CFG_REDIS_URL", "ALMANAC_REDIS_URL", str(err), "redis://host:port/0, rediss:// or unix://")
+        ) from err

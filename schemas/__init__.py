@@ -1,0 +1,1 @@
+"""The contracts: what is declared, stored, published and answered, as pydantic and Arrow types."""

@@ -1,0 +1,125 @@
+"""A declared folder, read whole: pipeline.yaml, features.sql and expectations.yaml."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from schemas.content import canonical_json, sha256_text
+from schemas.errors import DeclarationError, Problem
+from schemas.expectations import Suites
+from schemas.pipeline import Pipeline
+from schemas.settings import Settings
+from schemas.yamlfile import Document, read_document
+
+PIPELINE_FILE = "pipeline.yaml"
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredPipeline:
+    """A pipeline with the texts beside it."""
+
+    folder: Path
+    pipeline: Pipeline
+    features_sql: str
+    suites: Suites
+
+    @property
+    def name(self) -> str:
+        return self.pipeline.pipeline
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that is declared; comments and layout of the YAML do not count."""
+        declared = [self.pipeline.model_dump(mode="json"), self.features_sql, self.suites.model_dump(mode="json")]
+        return sha256_text(canonical_json(declared))
+
+
+def pipeline_folders(settings: Settings) -> list[Path]:
+    """The folders under `settings.pipelines` that hold a pipeline.yaml, by name."""
+    if not settings.pipelines.is_dir():
+        return []
+    return sorted(path.parent for path in settings.pipelines.glob(f"*/{PIPELINE_FILE}"))
+
+
+def load_pipeline(settings: Settings, name: str) -> DeclaredPipeline:
+    """The pipeline of that name.
+
+    Raises:
+        DeclarationError: there is none, or its declaration is wrong.
+    """
+    folders = {folder.name: folder for folder in pipeline_folders(settings)}
+    if name not in folders:
+        near = difflib.get_close_matches(name, folders, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        known = ", ".join(folders) or f"none: declare one in {settings.pipelines}/<name>/{PIPELINE_FILE}"
+        raise DeclarationError(Problem("CFG_NOT_FOUND", f"pipeline '{name}'", f"not declared{hint}", f"one of {known}"))
+    return read_folder(folders[name])
+
+
+def read_folder(folder: Path) -> DeclaredPipeline:
+    """The pipeline declared in `folder`.
+
+    Raises:
+        DeclarationError: with every problem of the folder that could be found at once.
+    """
+    pipeline = _validated(Pipeline, read_document(folder / PIPELINE_FILE, name=f"{folder.name}/{PIPELINE_FILE}"))
+    if pipeline.pipeline != folder.name:
+        raise DeclarationError(
+            Problem("CFG_NAME", f"{folder.name}/{PIPELINE_FILE}: pipeline", f"'{pipeline.pipeline}'", f"the folder's name, '{folder.name}'")
+        )
+    suites_name = pipeline.checks.expectations
+    return DeclaredPipeline(
+        folder=folder,
+        pipeline=pipeline,
+        features_sql=_read_sql(folder / pipeline.features.sql, f"{folder.name}/{pipeline.features.sql}"),
+        suites=_validated(Suites, read_document(folder / suites_name, name=f"{folder.name}/{suites_name}")),
+    )
+
+
+def _read_sql(path: Path, name: str) -> str:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DeclarationError(Problem("CFG_NOT_FOUND", name, "no such file", "a Spark SQL query")) from None
+    except (OSError, UnicodeDecodeError) as err:
+        raise DeclarationError(Problem("CFG_ENCODING", name, f"cannot be read: {err}", "UTF-8 text")) from err
+    if not text.strip():
+        raise DeclarationError(Problem("CFG_EMPTY", name, "the file is empty", "a Spark SQL query"))
+    return text
+
+
+def _validated(model: type[_Model], document: Document) -> _Model:
+    try:
+        return model.model_validate(document.data)
+    except ValidationError as err:
+        raise DeclarationError(*(problem for detail in err.errors() for problem in _problems(detail, document))) from None
+
+
+def _problems(detail: ErrorDetails, document: Document) -> Iterator[Problem]:
+    location = detail["loc"]
+    kind = detail["type"]
+    if kind == "unknown_keys":
+        for key in detail["ctx"]["keys"]:
+            near = difflib.get_close_matches(str(key), detail["ctx"]["known"], n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            known = "" if near else f"one of {', '.join(detail['ctx']['known'])}"
+            yield Problem("CFG_UNKNOWN_KEY", document.where((*location, key)), f"unknown key{hint}", known)
+    elif kind == "missing":
+        yield Problem("CFG_MISSING_KEY", document.where(location), "is missing", "a value")
+    else:
+        message = detail["msg"].removeprefix("Value error, ")
+        code = {"value_error": "CFG_INVALID"}.get(kind, "CFG_TYPE" if kind.endswith(("_type", "_parsing")) else "CFG_RANGE")
+        found = "" if kind == "value_error" else f"found {_short(detail['input'])}; "
+        yield Problem(code, document.where(location), f"{found}{message[:1].lower()}{message[1:]}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,229 @@
+"""The declaration of a pipeline: what `pipeline.yaml` may say."""
+
+import datetime as dt
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
+COLUMN_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,126}$"
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Column = Annotated[str, Field(pattern=COLUMN_PATTERN)]
+Share = Annotated[float, Field(ge=0, le=1)]
+ColumnType = Literal["string", "int32", "int64", "float32", "float64", "bool", "date", "timestamp"]
+
+
+class Declared(BaseModel):
+    """A part of the declaration: frozen, strictly typed, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, data: Any) -> Any:
+        # Before the fields are read, so that a misspelt key is not also reported as a missing one.
+        if isinstance(data, dict) and (unknown := [key for key in data if key not in cls.model_fields]):
+            raise PydanticCustomError("unknown_keys", "unknown keys", {"keys": unknown, "known": [*cls.model_fields]})
+        return data
+
+
+class Source(Declared):
+    """A table that features.sql may read under its declared name."""
+
+    path: str = Field(min_length=1, description="A file or folder, relative to the folder that holds dags/; ${VARIABLES} allowed.")
+    format: Literal["parquet", "csv"] = "parquet"
+    delimiter: str = Field(",", min_length=1, max_length=1, description="Of a CSV file.")
+    partition_by: Column | None = Field(None, description="The date column of the layout `<path>/<column>=YYYY-MM-DD/`.")
+    days: int = Field(1, ge=1, le=366, description="Partitions that a run reads: the logical date and the days after it.")
+    required_days: int | None = Field(None, ge=1, description="How many of these must be there; all, when left out.")
+    columns: dict[Column, ColumnType] = Field(default={}, description="The schema contract: columns that must be there, with their types.")
+    forbidden: list[Column] = Field(default=[], description="Columns that features.sql may not see: they leak the outcome.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Source":
+        if self.format == "csv" and self.partition_by:
+            raise ValueError("a CSV source is one file: partition_by is for Parquet")
+        if self.required_days is not None and self.required_days > self.days:
+            raise ValueError(f"required_days {self.required_days} is more than days {self.days}")
+        if self.format == "csv" and (typed := [name for name, kind in self.columns.items() if kind != "string"]):
+            raise ValueError(f"{', '.join(typed)}: CSV columns are read as string; cast them in features.sql")
+        return self
+
+    @property
+    def days_required(self) -> int:
+        return self.days if self.required_days is None else self.required_days
+
+
+class Entity(Declared):
+    """What is scored: the rows of one source, named by their key columns."""
+
+    source: Name = Field(description="The source that lists every known entity.")
+    key: list[Column] = Field(min_length=1, max_length=8, description="The columns that name an entity, in order.")
+
+
+class Features(Declared):
+    """The columns that features.sql computes and the models read."""
+
+    sql: str = Field("features.sql", description="A Spark SQL query beside this file; `:ds` is the logical date.")
+    numeric: list[Column] = []
+    categorical: list[Column] = []
+
+    @property
+    def columns(self) -> list[str]:
+        return [*self.numeric, *self.categorical]
+
+    @model_validator(mode="after")
+    def _some_and_distinct(self) -> "Features":
+        if not self.columns:
+            raise ValueError("no feature is declared: name at least one under numeric or categorical")
+        if twice := sorted({column for column in self.columns if self.columns.count(column) > 1}):
+            raise ValueError(f"declared twice: {', '.join(twice)}")
+        return self
+
+
+class Rule(Declared):
+    """A row rule: entities whose row fails it are quarantined, the others go on."""
+
+    name: Name
+    check: str = Field(min_length=1, description="A Spark SQL predicate over key and feature columns; NULL fails.")
+
+
+class Model(Declared):
+    """The bundle that a variant is scored with."""
+
+    bundle: str = Field("latest", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$", description="A bundle id, or `latest` trained.")
+
+
+class Models(Declared):
+    champion: Model = Model()
+
+
+class Split(Declared):
+    """What is trained on and what is held out: by time, or at random by entity."""
+
+    by: str | None = Field(None, description="A Spark SQL date or timestamp expression over the entity source.")
+    at: dt.date | None = Field(None, description="Rows before this day are trained on; from it on they are held out.")
+    holdout_share: float | None = Field(None, gt=0, lt=1, description="Held out at random, by a hash of the entity id.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Split":
+        if (self.by is None) != (self.at is None) or (self.by is None) == (self.holdout_share is None):
+            raise ValueError("declare either `by` and `at` (by time), or `holdout_share` (at random)")
+        return self
+
+
+class Training(Declared):
+    """How the bundle is made."""
+
+    label: str = Field(min_length=1, description="A Spark SQL expression over the entity source; NULL rows are left out.")
+    objective: Literal["binary", "regression"] = "binary"
+    start: dt.date | None = Field(None, description="First partition day; needed when the entity source is partitioned.")
+    end: dt.date | None = Field(None, description="Last partition day.")
+    split: Split
+    params: dict[str, str | int | float | bool] = Field(default={}, description="LightGBM parameters.")
+    rounds: int = Field(200, ge=1, le=10_000, description="Trees to grow.")
+    seed: int = 7
+    floors: dict[Literal["auc", "r2"], float] = Field(default={}, description="Holdout metrics below which no bundle is made or used.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Training":
+        if (self.start is None) != (self.end is None):
+            raise ValueError("declare both start and end, or neither")
+        if self.start and self.end and self.start > self.end:
+            raise ValueError(f"start {self.start} is after end {self.end}")
+        wrong = set(self.floors) - ({"auc"} if self.objective == "binary" else {"r2"})
+        if wrong:
+            raise ValueError(f"a {self.objective} model has no metric {', '.join(sorted(wrong))}")
+        return self
+
+
+class Levels(Declared):
+    """Where a measure is watched and where it stops the run."""
+
+    warn: float = Field(ge=0)
+    fail: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Levels":
+        if self.warn > self.fail:
+            raise ValueError(f"warn {self.warn} is above fail {self.fail}")
+        return self
+
+
+class Slices(Declared):
+    """Groups whose mean prediction is watched against the live release."""
+
+    columns: list[Column] = Field(min_length=1)
+    min_rows: int = Field(50, ge=1, description="Groups smaller than this are not judged.")
+    shift: Levels = Field(Levels(warn=0.15, fail=0.3), description="Absolute change of the mean prediction.")
+
+
+class Entities(Declared):
+    """How many entities a run must have."""
+
+    min: int = Field(1, ge=1)
+    max_change: float = Field(0.5, gt=0, description="Largest relative change against the live release.")
+
+
+class Checks(Declared):
+    """What a run must pass before it is published."""
+
+    expectations: str = Field("expectations.yaml", description="Great Expectations suites beside this file.")
+    max_quarantined: Share = Field(0.05, description="Share of entities above which the whole run fails.")
+    entities: Entities = Entities()
+    drift: Levels = Field(Levels(warn=0.1, fail=0.25), description="PSI of the predictions against the live release, in nats.")
+    slices: Slices | None = None
+
+
+class Publish(Declared):
+    """How a release is kept in the lookup table."""
+
+    keep: int = Field(3, ge=2, le=100, description="Versions kept in Redis; a rollback to one of them moves no data.")
+    grace_seconds: int = Field(300, ge=0, description="A version that is no longer live is kept at least this long.")
+
+
+class Pipeline(Declared):
+    """One declared pipeline."""
+
+    pipeline: Name
+    description: str = Field(min_length=1)
+    owner: str = Field(min_length=1)
+    schedule: str | None = Field("@daily", description="Cron or preset of Airflow; null for manual runs only.")
+    start: dt.date = Field(description="The first logical date.")
+    tags: list[str] = []
+    entity: Entity
+    sources: dict[Name, Source] = Field(min_length=1)
+    features: Features
+    rules: list[Rule] = []
+    models: Models = Models()
+    training: Training
+    checks: Checks = Checks()
+    publish: Publish = Publish()
+
+    @model_validator(mode="after")
+    def _references(self) -> "Pipeline":
+        source = self.sources.get(self.entity.source)
+        if source is None:
+            raise ValueError(f"entity.source '{self.entity.source}' is not declared under sources: {', '.join(self.sources)}")
+        if hidden := sorted(set(self.entity.key) & set(source.forbidden)):
+            raise ValueError(f"key columns may not be forbidden: {', '.join(hidden)}")
+        if len(set(self.entity.key)) != len(self.entity.key):
+            raise ValueError("entity.key names a column twice")
+        if source.columns and (missing := [k for k in self.entity.key if k not in source.columns and k != source.partition_by]):
+            raise ValueError(f"entity.key {', '.join(missing)} is not a column of source '{self.entity.source}'")
+        if self.checks.slices:
+            known = {*self.features.columns, *self.entity.key}
+            if unknown := [column for column in self.checks.slices.columns if column not in known]:
+                raise ValueError(f"checks.slices: {', '.join(unknown)} is neither a feature nor a key column")
+        if bool(source.partition_by) != bool(self.training.start):
+            raise ValueError("training.start and training.end go with a partitioned entity source, and it with them")
+        if twice := {rule.name for rule in self.rules if sum(r.name == rule.name for r in self.rules) > 1}:
+            raise ValueError(f"rules declared twice: {', '.join(sorted(twice))}")
+        if not re.match(r"^[A-Za-z0-9_.-]+\.sql$", self.features.sql):
+            raise ValueError(f"features.sql '{self.features.sql}' must be the name of a .sql file beside this one")
+        if not re.match(r"^[A-Za-z0-9_.-]+\.ya?ml$", self.checks.expectations):
+            raise ValueError(f"checks.expectations '{self.checks.expectations}' must be the name of a .yaml file beside this one")
+        return self

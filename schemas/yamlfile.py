@@ -1,0 +1,141 @@
+"""YAML without surprises: no duplicate keys, no aliases, no `no` that turns into False."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from schemas.errors import DeclarationError, Problem
+
+MAX_BYTES = 256 * 1024
+
+Location = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """The core schema of YAML 1.2: what looks like text is text (`no`, `12:30`, `0012`)."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+
+for _tag, _pattern, _first in (
+    ("null", r"^(?:~|null|)$", ["~", "n", ""]),
+    ("bool", r"^(?:true|false)$", list("tf")),
+    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", list("-+0123456789")),
+    ("float", r"^[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$", list("-+0123456789")),
+    ("timestamp", r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$", list("0123456789")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+
+
+class Document:
+    """A parsed YAML mapping that remembers on which line each key stands."""
+
+    def __init__(self, data: dict[str, Any], name: str, lines: dict[Location, int]) -> None:
+        self.data = data
+        self.name = name
+        self._lines = lines
+
+    def where(self, location: Location) -> str:
+        """`file:line: dotted.path` of a location, or of its nearest parent that is in the file."""
+        line = next(self._lines[location[:n]] for n in range(len(location), -1, -1) if location[:n] in self._lines)
+        dotted = ".".join(str(part) for part in location)
+        return f"{self.name}:{line}: {dotted}" if dotted else f"{self.name}:{line}"
+
+
+def read_document(path: Path, *, name: str) -> Document:
+    """The mapping in a YAML file.
+
+    Args:
+        path: The file.
+        name: How errors name it, for example `flight_delay/pipeline.yaml`.
+
+    Raises:
+        DeclarationError: the file is missing, too large, not UTF-8, empty, not YAML or not a
+            mapping, or it has a duplicate key, an alias, or nesting past what Python can follow.
+    """
+    text = _read(path, name)
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                raise _error("CFG_EMPTY", name, "the file is empty", "a mapping")
+            problems = list(_problems(node, name))
+            if problems:
+                raise DeclarationError(*problems)
+            data = loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except RecursionError:
+        raise _error("CFG_TOO_DEEP", name, "nested too deeply", "a few levels") from None
+    except yaml.YAMLError as err:
+        raise _syntax_error(err, name) from err
+    except ValueError as err:
+        raise _error("CFG_SYNTAX", name, str(err), "a value that exists") from err
+    if not isinstance(data, dict):
+        raise _error("CFG_TYPE", f"{name}:1", f"found {type(data).__name__}", "a mapping of keys to values")
+    return Document(data, name, dict(_lines(node, ())))
+
+
+def _read(path: Path, name: str) -> str:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise _error("CFG_NOT_FOUND", name, f"no such file: {path}", "the file") from None
+    except OSError as err:
+        raise _error("CFG_PERMISSION", name, f"cannot be read: {err.strerror}", "a readable file") from err
+    if len(raw) > MAX_BYTES:
+        raise _error("CFG_TOO_LARGE", name, f"{len(raw)} bytes", f"at most {MAX_BYTES}")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise _error("CFG_ENCODING", name, f"byte {err.start} is not UTF-8", "UTF-8 text") from err
+
+
+def _problems(node: yaml.Node, name: str) -> Iterator[Problem]:
+    seen_nodes: set[int] = set()
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        line = current.start_mark.line + 1
+        if id(current) in seen_nodes:
+            yield Problem("CFG_ALIAS", f"{name}:{line}", "an alias (*name)", "the value written out")
+            return
+        seen_nodes.add(id(current))
+        if isinstance(current, yaml.SequenceNode):
+            stack.extend(current.value)
+        elif isinstance(current, yaml.MappingNode):
+            keys: set[str] = set()
+            for key, value in current.value:
+                where = f"{name}:{key.start_mark.line + 1}"
+                if not isinstance(key, yaml.ScalarNode):
+                    yield Problem("CFG_TYPE", where, "a key that is not text", "a plain key")
+                elif key.value in keys:
+                    yield Problem("CFG_DUPLICATE_KEY", where, f"'{key.value}' a second time", "each key once")
+                else:
+                    keys.add(key.value)
+                stack.append(value)
+
+
+def _lines(node: yaml.Node, location: Location) -> Iterator[tuple[Location, int]]:
+    yield location, node.start_mark.line + 1
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _lines(item, (*location, index))
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _lines(value, (*location, key.value))
+            yield (*location, key.value), key.start_mark.line + 1
+
+
+def _syntax_error(err: yaml.YAMLError, name: str) -> DeclarationError:
+    mark = getattr(err, "problem_mark", None)
+    where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+    return _error("CFG_SYNTAX", where, getattr(err, "problem", None) or str(err), "YAML")
+
+
+def _error(code: str, where: str, found: str, expected: str) -> DeclarationError:
+    return DeclarationError(Problem(code, where, found, expected))
