@@ -18,7 +18,7 @@ PUBLISH_SECONDS = 30.0
 READ_SECONDS = 0.5
 
 
-def connect(url: str, *, timeout_seconds: float = PUBLISH_SECONDS) -> "redis.Redis[bytes]":
+def connect(url: str, *, timeout_seconds: float = PUBLISH_SECONDS) -> redis.Redis:
     """A client that answers or fails within `timeout_seconds`; redis-py alone retries for seconds."""
     with _valid_url(url):
         return redis.Redis.from_url(
@@ -30,7 +30,7 @@ def connect(url: str, *, timeout_seconds: float = PUBLISH_SECONDS) -> "redis.Red
         )
 
 
-def connect_async(url: str, *, timeout_seconds: float = READ_SECONDS) -> "redis.asyncio.Redis[bytes]":
+def connect_async(url: str, *, timeout_seconds: float = READ_SECONDS) -> redis.asyncio.Redis:
     """The same for an event loop."""
     with _valid_url(url):
         return redis.asyncio.Redis.from_url(

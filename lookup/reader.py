@@ -8,7 +8,7 @@ import redis.asyncio
 
 from lookup.connect import redis_errors
 from schemas.answer import Answer, Status
-from schemas.errors import Problem, UnavailableError
+from schemas.errors import InputError, Problem, UnavailableError
 from schemas.keys import Head, bucket_key, bucket_of, decode_row, head_key, read_head
 from schemas.run import ROUTE_COLUMNS, SCORED
 
@@ -56,18 +56,26 @@ class _Follower:
             )
         if asked and raw == asked.raw:
             return asked.head
-        self._seen = _Seen(raw, read_head(raw, self.table))
+        head = read_head(raw, self.table)
+        if missing := sorted(set(ROUTE_COLUMNS) - {column.name for column in head.columns}):
+            found = f"no column {', '.join(missing)}"
+            raise InputError(
+                Problem("STORE_POINTER_FORMAT", head_key(self.table), found, "the head that publish writes")
+            )
+        self._seen = _Seen(raw, head)
         return None
 
     def moving(self) -> UnavailableError:
         where = head_key(self.table)
-        return UnavailableError(Problem("STORE_POINTER", where, f"moved {_ATTEMPTS} times in one request", "a steady head"))
+        return UnavailableError(
+            Problem("STORE_POINTER", where, f"moved {_ATTEMPTS} times in one request", "a steady head")
+        )
 
 
 class Reader:
     """Looks entities up over one Redis connection pool."""
 
-    def __init__(self, client: "redis.Redis[bytes]", table: str) -> None:
+    def __init__(self, client: redis.Redis, table: str) -> None:
         self._client = client
         self._follower = _Follower(table)
 
@@ -91,7 +99,7 @@ class Reader:
 class AsyncReader:
     """The same on an event loop."""
 
-    def __init__(self, client: "redis.asyncio.Redis[bytes]", table: str) -> None:
+    def __init__(self, client: redis.asyncio.Redis, table: str) -> None:
         self._client = client
         self._follower = _Follower(table)
 

@@ -31,6 +31,13 @@ class Answer(BaseModel):
     scored_at: str | None
 
 
+class UnknownAnswer(Answer):
+    """The 404 of one unknown entity: an answer (of which release, with which status) and an error body in one."""
+
+    code: Literal["ENTITY_UNKNOWN"]
+    message: str
+
+
 class LookupRequest(BaseModel):
     """The body of `POST /v1/{table}/lookup`."""
 
@@ -52,3 +59,16 @@ class ErrorBody(BaseModel):
 
     code: str
     message: str
+
+
+class Health(BaseModel):
+    """The process is up."""
+
+    status: Literal["ok"]
+
+
+class Readiness(BaseModel):
+    """Every table is served; its live release by name."""
+
+    status: Literal["ready"]
+    releases: dict[str, int]

@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-BUNDLE_FORMAT = 1
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.txt"
 HOLDOUT_FILE = "holdout.parquet"
@@ -61,7 +60,7 @@ class TrainingRecord(_Contract):
 class BundleManifest(_Contract):
     """`manifest.json` of a bundle."""
 
-    format: Literal[1] = BUNDLE_FORMAT
+    format: Literal[1] = 1
     flavor: Literal["lightgbm"] = "lightgbm"
     library: str = Field(description="The library's version at training, for example `lightgbm 4.7.0`.")
     objective: Literal["binary", "regression"]

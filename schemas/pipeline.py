@@ -40,7 +40,9 @@ class Source(Declared):
     days: int = Field(1, ge=1, le=366, description="Partitions that a run reads: the logical date and the days after it.")
     required_days: int | None = Field(None, ge=1, description="How many of these must be there; all, when left out.")
     columns: dict[Column, ColumnType] = Field(default={}, description="The schema contract: columns that must be there, with their types.")
-    forbidden: list[Column] = Field(default=[], description="Columns that features.sql may not see: they leak the outcome.")
+    forbidden: list[Annotated[str, Field(min_length=1)]] = Field(
+        default=[], description="Columns that features.sql may not see: they leak the outcome."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Source":

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Family = Literal["coverage", "quarantine", "expectations", "drift", "slices", "parity", "entities", "inputs"]
+
 
 class Verdict(StrEnum):
     PASS = "PASS"
@@ -20,7 +22,7 @@ class CheckResult(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    family: Literal["coverage", "quarantine", "expectations", "drift", "slices", "parity", "entities", "inputs"]
+    family: Family
     verdict: Verdict
     observed: str
     expected: str

@@ -67,7 +67,7 @@ class Parity(_Record):
 class RunManifest(_Record):
     """`manifest.json` of a run. Its time and timings are not part of its identity."""
 
-    format: Literal[1] = RUN_FORMAT
+    format: Literal[1] = 1
     pipeline: str
     run_id: str
     date: dt.date

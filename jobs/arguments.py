@@ -1,0 +1,53 @@
+"""Arguments of commands and jobs, read strictly."""
+
+import argparse
+import datetime as dt
+import logging
+import re
+import sys
+from collections.abc import Callable
+
+from schemas.errors import AlmanacError, DeclarationError, Problem
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def parse_date(text: str, *, today: dt.date | None = None) -> dt.date:
+    """A logical date.
+
+    Raises:
+        DeclarationError: it is not YYYY-MM-DD, no such day exists, or it is in the future.
+    """
+    try:
+        # fromisoformat alone would also take 20130701 and 2013-W27-1.
+        date = dt.date.fromisoformat(text) if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) else None
+    except ValueError:
+        date = None
+    if date is None:
+        raise DeclarationError(Problem("CLI_DATE", "--date", f"'{text}'", "a day as YYYY-MM-DD"))
+    latest = today or dt.datetime.now(dt.UTC).date()
+    if date > latest:
+        raise DeclarationError(Problem("CLI_DATE_FUTURE", "--date", text, f"{latest} or earlier"))
+    return date
+
+
+def job_arguments(description: str, *, date: bool = True) -> argparse.ArgumentParser:
+    """The parser of a job: `--pipeline`, and `--date` and `--run-id` where it works on a run."""
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser.add_argument("--pipeline", required=True, help="name of the declared pipeline")
+    if date:
+        parser.add_argument("--date", required=True, help="logical date, YYYY-MM-DD")
+        parser.add_argument("--run-id", help="the run that an earlier stage worked on; refused where the inputs changed since")
+    return parser
+
+
+def exit_with(work: Callable[[], None]) -> None:
+    """Run a job: log to standard error, exit 0 or with the exit code of what went wrong."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+    logging.getLogger("py4j").setLevel(logging.WARNING)
+    try:
+        work()
+    except AlmanacError as err:
+        for line in str(err).splitlines():
+            logging.getLogger("almanac").error("%s", line)
+        sys.exit(err.exit_code)

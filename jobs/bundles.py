@@ -1,0 +1,230 @@
+"""Model bundles on disk: written once, and opened only when every digest holds. Nothing in them can run."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from schemas.bundle import (
+    EXPECTED_COLUMN,
+    HOLDOUT_FILE,
+    LABEL_COLUMN,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    BundleFile,
+    BundleManifest,
+    Feature,
+)
+from schemas.content import sha256_file, write_atomically
+from schemas.errors import InputError, Problem
+from validation.parity import Floats, max_difference, measure, metric_problems
+
+if TYPE_CHECKING:
+    import lightgbm
+
+LATEST = "latest"
+_LATEST_FILE = "latest.txt"
+_DIGEST_CHARACTERS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A model whose files are what its manifest says."""
+
+    id: str
+    folder: Path
+    digest: str
+    manifest: BundleManifest
+    booster: "lightgbm.Booster"
+
+    def predict(self, features: pa.RecordBatch | pa.Table) -> Floats:
+        """Scores of the rows, shape (rows,). Each row's score depends on that row alone.
+
+        Raises:
+            InputError: a feature is missing or of a type the model cannot read.
+        """
+        matrix = feature_matrix(self.manifest.features, features, model=self.id)
+        # One thread: Spark runs as many Python workers as there are cores.
+        scores = self.booster.predict(matrix, num_threads=1)
+        return np.asarray(scores, dtype=np.float64)
+
+
+def feature_matrix(features: Sequence[Feature], table: pa.RecordBatch | pa.Table, *, model: str) -> Floats:
+    """The model's input, shape (rows, features), in the order it was trained with.
+
+    A null, and a category that was not seen in training, is NaN: missing to the model.
+
+    Raises:
+        InputError: a column is missing, or is not of its declared kind.
+    """
+    missing = [feature.name for feature in features if feature.name not in table.schema.names]
+    if missing:
+        raise InputError(
+            Problem("BUNDLE_FEATURES", f"bundle {model}", f"no feature {', '.join(missing)}", f"it among {', '.join(table.schema.names)}")
+        )
+    matrix = np.empty((table.num_rows, len(features)), dtype=np.float64)
+    for index, feature in enumerate(features):
+        matrix[:, index] = _encoded(feature, table.column(feature.name), model)
+    return matrix
+
+
+def _encoded(feature: Feature, column: pa.Array | pa.ChunkedArray, model: str) -> Floats:
+    where = f"bundle {model}: feature {feature.name}"
+    if feature.kind == "categorical":
+        if pa.types.is_floating(column.type):
+            raise InputError(Problem("BUNDLE_DTYPE", where, str(column.type), "text, as in training"))
+        column = pc.index_in(pc.cast(column, pa.string()), pa.array(feature.categories, pa.string()))
+    elif not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)):
+        raise InputError(Problem("BUNDLE_DTYPE", where, str(column.type), "a number, as in training"))
+    values = pc.fill_null(pc.cast(column, pa.float64()), float("nan"))
+    return np.asarray(values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values.to_numpy(), dtype=np.float64)
+
+
+def open_bundle(folder: Path, *, digest: str | None = None) -> Bundle:
+    """The bundle in `folder`. Every file is read as bytes and its digest compared before any is parsed.
+
+    Args:
+        folder: Named by the bundle's id, whose last 12 characters are its digest's first.
+        digest: The manifest's SHA-256 where the caller knows it.
+
+    Raises:
+        InputError: a file is missing, unlisted, truncated or changed, or the model does not fit the manifest.
+    """
+    manifest_path = folder / MANIFEST_FILE
+    try:
+        raw = manifest_path.read_bytes()
+        manifest = BundleManifest.model_validate_json(raw)
+    except OSError as err:
+        raise _error(folder, "BUNDLE_MANIFEST", f"{MANIFEST_FILE}: {err.strerror}", "a bundle") from err
+    except ValidationError as err:
+        first = err.errors()[0]
+        found = f"{MANIFEST_FILE}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise _error(folder, "BUNDLE_MANIFEST", found, "a bundle manifest") from err
+    found = sha256_file(manifest_path)
+    if digest not in (None, found) or not folder.name.endswith(found[:_DIGEST_CHARACTERS]):
+        raise _error(folder, "BUNDLE_CHECKSUM", f"{MANIFEST_FILE}: sha256 {found[:12]}…", f"{(digest or folder.name)[-64:][:12]}…")
+    _check_files(folder, manifest)
+    return Bundle(folder.name, folder, found, manifest, _open_model(folder, manifest))
+
+
+def _check_files(folder: Path, manifest: BundleManifest) -> None:
+    present = {path.name for path in folder.iterdir()} - {MANIFEST_FILE}
+    if unlisted := present - set(manifest.files):
+        raise _error(folder, "BUNDLE_FILES", f"{', '.join(sorted(unlisted))} not in the manifest", "only what it lists")
+    for name, file in manifest.files.items():
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            raise _error(folder, "BUNDLE_FILES", f"{name} is no plain file there", "the file itself")
+        if path.stat().st_size != file.size_bytes:
+            raise _error(folder, "BUNDLE_CHECKSUM", f"{name}: {path.stat().st_size} bytes", f"{file.size_bytes}: truncated or changed")
+        if (found := sha256_file(path)) != file.sha256:
+            raise _error(folder, "BUNDLE_CHECKSUM", f"{name}: sha256 {found[:12]}…", f"{file.sha256[:12]}…")
+
+
+def _open_model(folder: Path, manifest: BundleManifest) -> "lightgbm.Booster":
+    import lightgbm  # heavy; only what scores or trains pays for it
+
+    try:
+        booster = lightgbm.Booster(model_str=(folder / MODEL_FILE).read_text(encoding="utf-8"))
+    except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as err:
+        raise _error(folder, "BUNDLE_UNLOADABLE", f"{MODEL_FILE}: {err}", f"a model that {manifest.library} wrote") from err
+    declared, trained = [feature.name for feature in manifest.features], booster.feature_name()
+    if declared != trained:
+        at = next((i for i, pair in enumerate(zip(declared, trained, strict=False)) if pair[0] != pair[1]), min(len(declared), len(trained)))
+        found = f"manifest: {', '.join(declared[at : at + 2]) or 'nothing'}"
+        raise _error(folder, "BUNDLE_FEATURES", f"feature {at} differs ({found})", f"{', '.join(trained[at : at + 2]) or 'nothing'}, as in {MODEL_FILE}")
+    return booster
+
+
+@lru_cache(maxsize=4)
+def proven_bundle(folder: Path, digest: str) -> tuple[Bundle, float]:
+    """The bundle, once a process, after it reproduced every prediction of its holdout; with the largest difference.
+
+    Raises:
+        InputError: as `open_bundle`, or a prediction differs.
+    """
+    bundle = open_bundle(folder, digest=digest)
+    holdout = _holdout(bundle)
+    expected = holdout.column(EXPECTED_COLUMN).to_numpy()
+    return bundle, max_difference(expected, bundle.predict(holdout), model=bundle.id)
+
+
+def check_promises(bundle: Bundle) -> None:
+    """Measure the bundle on its holdout again.
+
+    Raises:
+        InputError: a metric is not what the manifest says, or is below its floor.
+    """
+    holdout = _holdout(bundle)
+    measured = measure(bundle.manifest.objective, holdout.column(LABEL_COLUMN).to_numpy(), bundle.predict(holdout))
+    if problems := metric_problems(measured, bundle.manifest.metrics, bundle.manifest.floors, model=bundle.id):
+        raise InputError(*problems)
+
+
+def _holdout(bundle: Bundle) -> pa.Table:
+    try:
+        return pq.read_table(bundle.folder / HOLDOUT_FILE)
+    except pa.ArrowException as err:
+        raise _error(bundle.folder, "BUNDLE_HOLDOUT", f"{HOLDOUT_FILE}: {err}", "a Parquet file") from err
+
+
+def write_bundle(bundles: Path, name: str, booster: "lightgbm.Booster", holdout: pa.Table, manifest: BundleManifest) -> Path:
+    """Write a bundle and make it the latest. Its id is `<name>-<12 hex of its digest>`; the same content has the same id.
+
+    Args:
+        bundles: The folder of a pipeline's bundles.
+        name: For people, for example the last training day.
+        booster: The trained model.
+        holdout: Feature columns, LABEL_COLUMN and EXPECTED_COLUMN.
+        manifest: All but `files`, which is filled in here.
+    """
+    bundles.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=bundles, prefix=".staging-"))
+    try:
+        (staging / MODEL_FILE).write_text(booster.model_to_string(), encoding="utf-8")
+        pq.write_table(holdout, staging / HOLDOUT_FILE, compression="zstd")
+        files = {
+            file: BundleFile(sha256=sha256_file(staging / file), size_bytes=(staging / file).stat().st_size)
+            for file in (MODEL_FILE, HOLDOUT_FILE)
+        }
+        text = manifest.model_copy(update={"files": files}).model_dump_json(indent=2) + "\n"
+        (staging / MANIFEST_FILE).write_text(text, encoding="utf-8")
+        folder = bundles / f"{name}-{sha256_file(staging / MANIFEST_FILE)[:_DIGEST_CHARACTERS]}"
+        if not folder.exists():
+            staging.chmod(0o755)
+            staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    write_atomically(bundles / _LATEST_FILE, folder.name + "\n")
+    return folder
+
+
+def find_bundle(bundles: Path, reference: str, *, where: str) -> Path:
+    """The folder of the bundle of that id, or of the latest one.
+
+    Raises:
+        InputError: there is no such bundle.
+    """
+    name = reference
+    if reference == LATEST:
+        try:
+            name = (bundles / _LATEST_FILE).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            raise InputError(Problem("BUNDLE_NOT_FOUND", where, f"no bundle in {bundles}", "one; train it first")) from None
+    if not (bundles / name).is_dir():
+        known = ", ".join(sorted(path.name for path in bundles.glob("[!.]*-*"))) or "none"
+        raise InputError(Problem("BUNDLE_NOT_FOUND", where, f"no bundle '{name}'", f"one of {known}"))
+    return bundles / name
+
+
+def _error(folder: Path, code: str, found: str, expected: str) -> InputError:
+    return InputError(Problem(code, f"bundle {folder.name}", found, expected))

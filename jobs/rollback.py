@@ -1,0 +1,22 @@
+"""Make an earlier release the live one again: `python jobs/rollback.py --pipeline P [--to N]`."""
+
+import logging
+
+from jobs.arguments import exit_with, job_arguments
+from jobs.stages import publisher, summary
+from schemas.declared import load_pipeline
+from schemas.settings import Settings
+
+
+def main() -> None:
+    parser = job_arguments(__doc__ or "", date=False)
+    parser.add_argument("--to", type=int, help="release number; the one before, when left out")
+    parser.add_argument("--reason", default="", help="kept in the release log")
+    arguments = parser.parse_args()
+    settings = Settings.from_environment()
+    moved = publisher(settings, load_pipeline(settings, arguments.pipeline)).roll_back(to=arguments.to, reason=arguments.reason)
+    logging.getLogger(__name__).info("%s: %s", arguments.pipeline, summary(moved))
+
+
+if __name__ == "__main__":
+    exit_with(main)

@@ -1,0 +1,87 @@
+"""One whole run in one process: check, score, verify, gate, publish, smoke."""
+
+import datetime as dt
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from jobs.console import Console
+from jobs.stages import Plan, check_inputs, gate, publisher, score, smoke, summary
+from jobs.verification import verify
+from lookup.publisher import Outcome, Published
+from schemas.report import Report, Verdict
+from schemas.run import REPORT_PAGE, RunManifest
+from schemas.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run that went through; `published` is None for a dry run."""
+
+    manifest: RunManifest
+    report: Report
+    published: Published | None
+
+
+def run(
+    settings: Settings, pipeline: str, date: dt.date, *, console: Console, force: bool = False, dry_run: bool = False
+) -> Finished:
+    """Run a pipeline for a logical date.
+
+    Args:
+        settings: Where things are.
+        pipeline: Its name.
+        date: The logical date.
+        console: Told of every step.
+        force: Publish also what was rolled back, or is older than what is live.
+        dry_run: Stop behind the gate.
+
+    Raises:
+        BlockedError: verification failed; the live release is as it was.
+        AlmanacError: anything else that stopped it.
+    """
+    with console.step("check inputs") as step:
+        plan = check_inputs(settings, pipeline, date)
+        files = plan.snapshot.fingerprints
+        step.detail = f"run {plan.run_id}: {len(files)} files of {len(plan.snapshot.sources)} sources, model {plan.bundle.id}"
+    spark = cache(lambda: _session(plan))
+    with console.step("score") as step:
+        manifest = score(plan, spark)
+        step.detail = _counts(manifest)
+    with console.step("verify") as step:
+        report = verify(plan, manifest, spark)
+        step.detail = _verdict(report)
+    page = plan.store.run_folder(manifest.run_id) / REPORT_PAGE
+    with console.step("gate") as step:
+        step.detail = f"report {page}"
+        gate(report)
+    if dry_run:
+        return Finished(manifest, report, None)
+    with console.step("publish") as step:
+        published = publisher(settings, plan.declared).publish(manifest.run_id, force=force)
+        step.detail = summary(published)
+    if published.outcome is not Outcome.ARCHIVED:
+        with console.step("smoke") as step:
+            step.detail = f"{smoke(settings, pipeline, manifest.run_id)} entities read back as a service reads them"
+    return Finished(manifest, report, published)
+
+
+def _session(plan: Plan) -> "SparkSession":
+    from jobs.session import spark_session
+
+    return spark_session(f"almanac {plan.declared.name} {plan.run_id}")
+
+
+def _counts(manifest: RunManifest) -> str:
+    counts = manifest.counts
+    aside = f", {counts.quarantined:,} quarantined" if counts.quarantined else ""
+    return f"{counts.scored:,} of {counts.entities:,} entities{aside}"
+
+
+def _verdict(report: Report) -> str:
+    tally = {verdict: sum(check.verdict is verdict for check in report.checks) for verdict in Verdict}
+    parts = [f"{tally[verdict]} {word}" for verdict, word in zip(Verdict, ("passed", "warned", "failed"), strict=True) if tally[verdict]]
+    return f"{report.verdict}: {', '.join(parts)} of {len(report.checks)} checks"

@@ -1,0 +1,16 @@
+"""Stage a run's predictions: `spark-submit jobs/score.py --pipeline P --date D`."""
+
+from jobs.arguments import exit_with, job_arguments, parse_date
+from jobs.session import spark_session
+from jobs.stages import planned, score
+from schemas.settings import Settings
+
+
+def main() -> None:
+    arguments = job_arguments(__doc__ or "").parse_args()
+    plan = planned(Settings.from_environment(), arguments.pipeline, parse_date(arguments.date), arguments.run_id)
+    score(plan, lambda: spark_session(f"almanac score {plan.run_id}"))
+
+
+if __name__ == "__main__":
+    exit_with(main)

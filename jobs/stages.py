@@ -1,0 +1,235 @@
+"""The stages of one run, each of which may be killed and run again: check, score, verify, gate, publish, smoke."""
+
+import datetime as dt
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.bundles import Bundle, check_promises, find_bundle, open_bundle
+from jobs.snapshot import Snapshot, take_snapshot
+from lookup.connect import connect
+from lookup.embedded import redis_url
+from lookup.publisher import Published, Publisher, rows
+from lookup.reader import Reader
+from lookup.store import Store
+from lookup.table import RedisTable
+from schemas.content import canonical_json, sha256_text, write_atomically
+from schemas.declared import DeclaredPipeline, load_pipeline
+from schemas.errors import BlockedError, InputError, Problem, bounded
+from schemas.keys import ColumnSpec
+from schemas.report import Report, Verdict
+from schemas.run import CHAMPION, FEATURES, MANIFEST_FILE, PREDICTIONS, QUARANTINE, RUN_FORMAT, Counts, RunManifest
+from schemas.settings import Settings
+from schemas.sql import check_sql
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+logger = logging.getLogger(__name__)
+
+# A stage asks for Spark only when it has work for it: a run that is already done starts no JVM.
+GetSpark = Callable[[], "SparkSession"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run will do: its declaration, date, inputs and model, proven to be there."""
+
+    settings: Settings
+    declared: DeclaredPipeline
+    date: dt.date
+    snapshot: Snapshot
+    bundle: Bundle
+
+    @property
+    def store(self) -> Store:
+        return Store(self.settings.store, self.declared.name)
+
+    @property
+    def run_id(self) -> str:
+        """`<date>-<12 hex>` of all that decides the predictions: same content, same run."""
+        content = [RUN_FORMAT, self.declared.digest, {CHAMPION: self.bundle.digest}, self.snapshot.digest]
+        return f"{self.date.isoformat()}-{sha256_text(canonical_json(content))[:12]}"
+
+
+def check_inputs(settings: Settings, pipeline: str, date: dt.date) -> Plan:
+    """The plan of a run.
+
+    Raises:
+        DeclarationError: the declaration is wrong.
+        InputError: a source is missing, incomplete or of another schema, or the bundle cannot be trusted.
+    """
+    declared = load_pipeline(settings, pipeline)
+    check_sql(declared)
+    snapshot = take_snapshot(settings, declared.pipeline, date)
+    store = Store(settings.store, declared.name)
+    reference = declared.pipeline.models.champion.bundle
+    bundle = open_bundle(find_bundle(store.bundles, reference, where=f"{pipeline}/pipeline.yaml: models.champion.bundle"))
+    check_promises(bundle)
+    return Plan(settings=settings, declared=declared, date=date, snapshot=snapshot, bundle=bundle)
+
+
+def planned(settings: Settings, pipeline: str, date: dt.date, run_id: str | None) -> Plan:
+    """The plan of a stage that continues run `run_id`.
+
+    Raises:
+        InputError: the inputs, the declaration or the model changed since that run was checked.
+    """
+    plan = check_inputs(settings, pipeline, date)
+    if run_id not in (None, plan.run_id):
+        raise InputError(Problem("IN_CHANGED", f"{pipeline} {date}", f"now run {plan.run_id}", f"{run_id}; start again at check_inputs"))
+    return plan
+
+
+def score(plan: Plan, spark: GetSpark) -> RunManifest:
+    """Stage the run's predictions, quarantine and features in the store; nothing is done where they are there, whole."""
+    store, run_id = plan.store, plan.run_id
+    folder = store.run_folder(run_id)
+    if (folder / MANIFEST_FILE).is_file():
+        manifest = store.manifest(run_id)
+        if not store.damage(manifest, PREDICTIONS, FEATURES, QUARANTINE):
+            logger.info("run %s: scored already, %d entities", run_id, manifest.counts.scored)
+            return manifest
+        logger.warning("run %s: its files are damaged and are made again", run_id)
+    staging = folder.parent / f".staging-{run_id}-{os.getpid()}"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        manifest = _score_into(staging, plan, spark())
+        write_atomically(staging / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
+        _move_into_place(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    logger.info("run %s: scored %d of %d entities, %.1f s", run_id, manifest.counts.scored, manifest.counts.entities, sum(manifest.seconds.values()))
+    return manifest
+
+
+def _score_into(folder: Path, plan: Plan, spark: "SparkSession") -> RunManifest:
+    from jobs.features import query_features, register_sources
+    from jobs.scoring import score as score_rows
+    from jobs.scoring import set_aside
+    from validation.quarantine import failed, judge_rows, passed
+
+    clock = time.monotonic
+    started = clock()
+    pipeline = plan.declared.pipeline
+    register_sources(spark, plan.declared, plan.snapshot)
+    features = query_features(spark, plan.declared, plan.date)
+    judged = judge_rows(features, pipeline.entity.key, pipeline.rules, where=f"{plan.declared.name}/pipeline.yaml").persist()
+    try:
+        counts, aside = _count(judged, features)
+        counted = clock()
+        scored = score_rows(passed(judged), counts.scored, plan.bundle, folder)
+        quarantined = set_aside(failed(judged), aside, folder)
+    finally:
+        judged.unpersist()
+    predictions = [file for file in scored.files if file.path.startswith(f"{PREDICTIONS}/")]
+    return RunManifest(
+        pipeline=plan.declared.name,
+        run_id=plan.run_id,
+        date=plan.date,
+        scored_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
+        declaration=plan.declared.digest,
+        models={CHAMPION: plan.bundle.id},
+        outputs=tuple(ColumnSpec(name=output.name, type=output.type) for output in plan.bundle.manifest.outputs),
+        buckets=scored.buckets,
+        counts=counts,
+        content=sha256_text(canonical_json([file.sha256 for file in predictions])),
+        files=(*scored.files, *quarantined),
+        sources=plan.snapshot.fingerprints,
+        parity=scored.parity,
+        seconds={"features": round(counted - started, 3), "score": round(clock() - counted, 3)},
+    )
+
+
+def _count(judged: "DataFrame", features: "DataFrame") -> tuple[Counts, int]:
+    """The counts of the run, and how many rows are set aside: several may be of one entity."""
+    from pyspark.sql import functions as F  # noqa: N812
+
+    from schemas.run import ENTITY_ID, REASONS
+
+    totals = judged.agg(
+        F.count_if(F.size(REASONS) == 0).alias("scored"),
+        F.count_if(F.size(REASONS) > 0).alias("aside"),
+        F.count_distinct(F.when(F.size(REASONS) > 0, F.col(ENTITY_ID))).alias("keys"),
+        F.count_if(F.col(ENTITY_ID).isNull()).alias("keyless"),
+    ).first()
+    if totals is None:
+        raise InputError(Problem("IN_EMPTY", "features.sql", "no answer", "rows"))
+    by_reason = judged.select(F.explode(REASONS).alias("reason")).groupBy("reason").count().collect() if totals["aside"] else []
+    quarantined = totals["keys"] + totals["keyless"]
+    counts = Counts(
+        entities=totals["scored"] + quarantined,
+        scored=totals["scored"],
+        quarantined=quarantined,
+        collapsed=features.count() - totals["scored"] - totals["aside"],
+        reasons={row["reason"]: row["count"] for row in sorted(by_reason, key=lambda row: str(row["reason"]))},
+    )
+    return counts, int(totals["aside"])
+
+
+def _move_into_place(staging: Path, folder: Path) -> None:
+    """Rename the staged run to its name; a damaged run that has the name is moved aside first."""
+    if folder.exists():
+        aside = folder.parent / f".damaged-{folder.name}-{os.getpid()}"
+        folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+    staging.rename(folder)
+
+
+def gate(report: Report) -> None:
+    """Stop the run where the verdict is FAIL.
+
+    Raises:
+        BlockedError: with each check that failed.
+    """
+    if report.verdict is Verdict.FAIL:
+        failures = report.failures or ()
+        problems = [Problem("BLOCKED", f"{report.pipeline} run {report.run_id}: {check.name}", check.observed, check.expected) for check in failures]
+        raise BlockedError(*(problems or [Problem("BLOCKED", f"{report.pipeline} run {report.run_id}", "no check ran", "checks")]))
+
+
+def publisher(settings: Settings, declared: DeclaredPipeline) -> Publisher:
+    """The publisher of a pipeline, on the configured Redis or this store's own."""
+    table = RedisTable(connect(redis_url(settings.store, settings.redis_url)), declared.name)
+    publish = declared.pipeline.publish
+    return Publisher(Store(settings.store, declared.name), table, keep=publish.keep, grace_seconds=publish.grace_seconds)
+
+
+def smoke(settings: Settings, pipeline: str, run_id: str, *, ids: int = 20) -> int:
+    """Look up entities of the live release as a reader does, and compare with the store; how many were.
+
+    Raises:
+        InputError: an answer is not what the store holds.
+    """
+    store = Store(settings.store, pipeline)
+    manifest = store.manifest(run_id)
+    live = store.live()
+    if live is None or live.run_id != run_id:
+        raise InputError(Problem("SMOKE", f"{pipeline} run {run_id}", f"live is {live.run_id if live else 'nothing'}", "this run"))
+    expected = [row for _, row in zip(range(ids), rows(store, manifest), strict=False)]
+    with connect(redis_url(settings.store, settings.redis_url)) as client:
+        head, answers = Reader(client, pipeline).lookup([row.entity for row in expected])
+        wrong = RedisTable(client, pipeline).differing(head, expected)
+    missing = [answer.id for answer in answers if answer.status == "unknown"]
+    if head.run_id != run_id or wrong or missing:
+        found = f"release {head.version}, {len(wrong)} rows differ, {len(missing)} missing"
+        raise InputError(Problem("SMOKE", f"{pipeline} run {run_id}", found, f"release {live.release} as stored"))
+    return len(answers)
+
+
+def summary(published: Published) -> str:
+    """What a publication did, in one line."""
+    before = f" (was release {published.previous})" if published.previous not in (None, published.release) else ""
+    retired = f", retired {', '.join(map(str, published.retired))}" if published.retired else ""
+    return f"release {published.release} {published.outcome}{before}: {published.entities:,} entities{retired}"
+
+
+def failures_in_words(report: Report) -> list[str]:
+    """One line for each failed check, ten at most."""
+    return bounded([f"{check.name}: {check.observed}; expected {check.expected}" for check in report.failures])

@@ -1,0 +1,27 @@
+"""Verify a staged run and write its report: `spark-submit jobs/verify.py --pipeline P --date D`.
+
+Exits 0 whatever the verdict, so that the report outlives the stage: the gate reads it. `--gate` exits 3 on FAIL.
+"""
+
+from functools import cache
+
+from jobs.arguments import exit_with, job_arguments, parse_date
+from jobs.session import spark_session
+from jobs.stages import gate, planned
+from jobs.verification import verify
+from schemas.settings import Settings
+
+
+def main() -> None:
+    parser = job_arguments(__doc__ or "")
+    parser.add_argument("--gate", action="store_true", help="exit 3 where the verdict is FAIL")
+    arguments = parser.parse_args()
+    plan = planned(Settings.from_environment(), arguments.pipeline, parse_date(arguments.date), arguments.run_id)
+    manifest = plan.store.manifest(plan.run_id)
+    report = verify(plan, manifest, cache(lambda: spark_session(f"almanac verify {plan.run_id}")))
+    if arguments.gate:
+        gate(report)
+
+
+if __name__ == "__main__":
+    exit_with(main)

@@ -1,0 +1,95 @@
+"""The release log of one pipeline: numbered files, each created once, never changed."""
+
+import datetime as dt
+import getpass
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from schemas.content import create_exclusively
+from schemas.errors import InputError, Problem
+from schemas.release import Event, LogEntry, Release, ReleaseState
+
+Draft = Callable[[Sequence[LogEntry], int], LogEntry | None]
+
+
+class ReleaseLog:
+    """Append-only: an entry's number is taken by creating its file, which only one process can do."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def entries(self) -> list[LogEntry]:
+        """Every entry, oldest first.
+
+        Raises:
+            InputError: an entry is missing or damaged.
+        """
+        entries = [_read(path) for path in sorted(self._folder.glob("[0-9]*.json"))]
+        for expected, entry in enumerate(entries, start=1):
+            if entry.sequence != expected:
+                where = f"{self._folder}/{entry.sequence:08}.json"
+                raise InputError(Problem("LOG_GAP", where, f"entry {entry.sequence}", f"entry {expected}: one is missing"))
+        return entries
+
+    def append(self, draft: Draft) -> LogEntry | None:
+        """Append what `draft(entries, next sequence)` makes; ask it again where another process was faster.
+
+        A draft that returns None appends nothing.
+        """
+        while True:
+            entries = self.entries()
+            entry = draft(entries, len(entries) + 1)
+            if entry is None:
+                return None
+            if create_exclusively(self._folder / f"{entry.sequence:08}.json", entry.model_dump_json(indent=2) + "\n"):
+                return entry
+
+
+def _read(path: Path) -> LogEntry:
+    try:
+        return LogEntry.model_validate_json(path.read_bytes())
+    except ValidationError as err:
+        raise InputError(Problem("LOG_FORMAT", str(path), str(err.errors()[0]["msg"]), "an entry of the release log")) from err
+
+
+def live_entry(entries: Sequence[LogEntry]) -> LogEntry | None:
+    """The entry that names the live release: the one place where it is named."""
+    return next((entry for entry in reversed(entries) if entry.event is not Event.COMMIT), None)
+
+
+def releases(entries: Sequence[LogEntry]) -> list[Release]:
+    """Every release and its state, oldest first."""
+    commits: dict[int, LogEntry] = {}
+    states: dict[int, ReleaseState] = {}
+    live: int | None = None
+    for entry in entries:
+        if entry.event is Event.COMMIT:
+            commits.setdefault(entry.release, entry)
+            states.setdefault(entry.release, ReleaseState.COMMITTED)
+            continue
+        if live is not None and live != entry.release:
+            states[live] = ReleaseState.ROLLED_BACK if entry.event is Event.ROLLBACK else ReleaseState.RETIRED
+        live = entry.release
+        states[live] = ReleaseState.LIVE
+    return [
+        Release(number=number, run_id=entry.run_id, date=entry.date, committed_at=entry.at, state=states[number])
+        for number, entry in sorted(commits.items())
+    ]
+
+
+def entry_for(event: Event, release: Release | LogEntry, sequence: int, reason: str = "") -> LogEntry:
+    """A new entry about that release, signed with who and when."""
+    number = release.number if isinstance(release, Release) else release.release
+    return LogEntry(
+        sequence=sequence,
+        event=event,
+        release=number,
+        run_id=release.run_id,
+        date=release.date,
+        at=dt.datetime.now(dt.UTC),
+        by=f"{getpass.getuser()}@{socket.gethostname()}",
+        reason=reason,
+    )

@@ -1,0 +1,164 @@
+"""The Parquet store of one pipeline: its runs, its bundles and its release log."""
+
+import datetime as dt
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from lookup.log import ReleaseLog, entry_for, live_entry, releases
+from schemas.content import sha256_file
+from schemas.errors import InputError, Problem, RefusedError
+from schemas.release import Event, LogEntry, Release, ReleaseState
+from schemas.report import Report, Verdict
+from schemas.run import MANIFEST_FILE, REPORT_FILE, RunManifest
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class Store:
+    """Everything kept of one pipeline, under `<store>/<pipeline>/`."""
+
+    def __init__(self, root: Path, pipeline: str) -> None:
+        self.pipeline = pipeline
+        self.folder = root / pipeline
+        self.log = ReleaseLog(self.folder / "releases")
+
+    @property
+    def bundles(self) -> Path:
+        return self.folder / "bundles"
+
+    def run_folder(self, run_id: str) -> Path:
+        return self.folder / "runs" / run_id
+
+    def manifest(self, run_id: str) -> RunManifest:
+        """The manifest of a staged run.
+
+        Raises:
+            InputError: the run is not there or its manifest is damaged.
+        """
+        return _read(RunManifest, self.run_folder(run_id) / MANIFEST_FILE, "a staged run; score it first")
+
+    def report(self, run_id: str) -> Report:
+        """The verification report of a run.
+
+        Raises:
+            InputError: there is none, or it is damaged.
+        """
+        return _read(Report, self.run_folder(run_id) / REPORT_FILE, "a verified run; verify it first")
+
+    def runs_of(self, date: dt.date) -> list[RunManifest]:
+        """The staged runs of a logical date, the one scored last at the end."""
+        folders = (self.folder / "runs").glob(f"{date.isoformat()}-*/{MANIFEST_FILE}")
+        return sorted((self.manifest(path.parent.name) for path in folders), key=lambda run: run.scored_at)
+
+    def damage(self, manifest: RunManifest, *folders: str) -> list[Problem]:
+        """What of a run's files in these folders is missing or differs from its manifest; reads every byte."""
+        folder = self.run_folder(manifest.run_id)
+        problems = []
+        for file in (file for name in folders for file in manifest.files_in(name)):
+            path = folder / file.path
+            found = sha256_file(path) if path.is_file() else None
+            if found != file.sha256:
+                what = "is missing" if found is None else f"sha256 {found[:12]}…"
+                problems.append(Problem("OUT_CHECKSUM", str(path), what, f"sha256 {file.sha256[:12]}…"))
+        return problems
+
+    def verified(self, run_id: str) -> RunManifest:
+        """The manifest of a run that may be published.
+
+        Raises:
+            RefusedError: the run failed, or what was verified is not what is staged now.
+            InputError: it was never staged or verified.
+        """
+        manifest, report = self.manifest(run_id), self.report(run_id)
+        where = str(self.run_folder(run_id) / REPORT_FILE)
+        if report.run_id != run_id or report.content != manifest.content:
+            raise RefusedError(
+                Problem("PUBLISH_UNVERIFIED", where, f"content {report.content[:12]}…", f"the staged {manifest.content[:12]}…")
+            )
+        if report.verdict is Verdict.FAIL:
+            failed = ", ".join(check.name for check in report.failures) or "no check ran"
+            raise RefusedError(Problem("PUBLISH_UNVERIFIED", where, f"verdict FAIL ({failed})", "PASS or WARN"))
+        return manifest
+
+    def releases(self) -> list[Release]:
+        return releases(self.log.entries())
+
+    def live(self) -> LogEntry | None:
+        return live_entry(self.log.entries())
+
+    def release(self, number: int) -> Release:
+        """The release of that number.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        known = {release.number: release for release in self.releases()}
+        if number not in known:
+            raise RefusedError(
+                Problem("RELEASE_UNKNOWN", f"{self.pipeline}: release {number}", "no such release", f"one of {_listed(known)}")
+            )
+        return known[number]
+
+    def commit(self, manifest: RunManifest) -> LogEntry:
+        """Commit a verified run: one release a run, however often it is called.
+
+        The entry's sequence is the fencing token of the publication. Where something else became live since the run
+        was committed, the commit is entered again, so that a deliberate retry is not fenced out by what it follows.
+        """
+
+        def draft(entries: Sequence[LogEntry], sequence: int) -> LogEntry | None:
+            commits = [entry for entry in entries if entry.event is Event.COMMIT and entry.run_id == manifest.run_id]
+            live = live_entry(entries)
+            if commits and (live is None or live.run_id == manifest.run_id or live.sequence < commits[-1].sequence):
+                return None
+            number = commits[0].release if commits else max((entry.release for entry in entries), default=0) + 1
+            release = Release(
+                number=number,
+                run_id=manifest.run_id,
+                date=manifest.date,
+                committed_at=manifest.scored_at,
+                state=ReleaseState.COMMITTED,
+            )
+            return entry_for(Event.COMMIT, release, sequence)
+
+        self.log.append(draft)
+        return next(
+            entry
+            for entry in reversed(self.log.entries())
+            if entry.event is Event.COMMIT and entry.run_id == manifest.run_id
+        )
+
+    def record_live(self, commit: LogEntry) -> None:
+        """Name the committed release the live one, once."""
+
+        def draft(entries: Sequence[LogEntry], sequence: int) -> LogEntry | None:
+            live = live_entry(entries)
+            if live and (live.release == commit.release or live.sequence > commit.sequence):
+                return None  # recorded by an earlier attempt, or overtaken by a later publication
+            return entry_for(Event.LIVE, commit, sequence)
+
+        self.log.append(draft)
+
+    def record_rollback(self, target: Release, reason: str) -> LogEntry:
+        """Name `target` the live release again. The entry's sequence is the rollback's fencing token."""
+        entry = self.log.append(lambda _, sequence: entry_for(Event.ROLLBACK, target, sequence, reason))
+        assert entry is not None  # noqa: S101  # the draft above never declines
+        return entry
+
+
+def _read(model: type[_Model], path: Path, expected: str) -> _Model:
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(Problem("OUT_NOT_FOUND", str(path), "no such file", expected)) from None
+    except ValidationError as err:
+        first = err.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(Problem("OUT_FORMAT", f"{path}: {where}".rstrip(": "), first["msg"], expected)) from err
+
+
+def _listed(numbers: dict[int, Release]) -> str:
+    return ", ".join(str(number) for number in sorted(numbers, reverse=True)[:10]) or "none yet"

@@ -1,0 +1,37 @@
+"""What all tests share: a real Redis, and the repository's own folders."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from lookup.connect import connect
+from lookup.embedded import running_url, start, stop
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real server, stopped when the session ends."""
+    store = tmp_path_factory.mktemp("redis-store")
+    yield start(store)
+    stop(store)
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> Iterator[str]:
+    """A real server with nothing in it."""
+    client = connect(redis_server)
+    client.flushall()
+    yield redis_server
+    client.close()
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator[redis.Redis]:
+    with connect(redis_url) as client:
+        yield client

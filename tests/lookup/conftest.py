@@ -1,0 +1,171 @@
+"""A published table, a server of its own process, and a Redis that a test may kill."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import redis
+
+from lookup.connect import connect
+from lookup.embedded import find_server, free_port, server_command
+from schemas.keys import ColumnSpec, Head, bucket_count, bucket_key, bucket_of, encode_rows, head_key
+
+COLUMNS = (
+    ColumnSpec(name="score", type="float64"),
+    ColumnSpec(name="model", type="enum", values=("delay-1",)),
+    ColumnSpec(name="variant", type="enum", values=("champion",)),
+    ColumnSpec(name="status", type="enum", values=("scored",)),
+)
+_SERVE = "import json, os; from lookup.serve import serve; serve(**json.loads(os.environ['SERVE']))"
+
+PutVersion = Callable[..., Head]
+
+
+def _put_version(client: redis.Redis, version: int, scores: Mapping[str, float], table: str = "flights") -> Head:
+    head = Head(
+        table=table,
+        version=version,
+        token=version,
+        buckets=bucket_count(len(scores)),
+        entities=len(scores),
+        columns=COLUMNS,
+        run_id=f"2013-07-01-{version:012x}",
+        scored_at="2013-07-01T04:00:00Z",
+    )
+    count = len(scores)
+    rows = encode_rows(COLUMNS, [list(scores.values()), ["delay-1"] * count, ["champion"] * count, ["scored"] * count])
+    pipeline = client.pipeline(transaction=False)
+    for entity, row in zip(scores, rows, strict=True):
+        pipeline.hset(bucket_key(table, version, bucket_of(entity, head.buckets)), entity, row)
+    pipeline.set(head_key(table), head.model_dump_json())
+    pipeline.execute()
+    return head
+
+
+@pytest.fixture
+def put_version() -> PutVersion:
+    """Writes a version's rows, then its head: `put_version(client, 3, {"UA:1": 0.25})`."""
+    return _put_version
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Server(NamedTuple):
+    """A running read API."""
+
+    process: "subprocess.Popen[bytes]"
+    port: int
+    log: Path
+
+    def ask(
+        self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """The reply to a request whose target is sent as it is written here."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(method, target, body, dict(headers or {}))
+            response = connection.getresponse()
+            return Reply(response.status, {key.lower(): value for key, value in response.getheaders()}, response.read())
+        finally:
+            connection.close()
+
+    def lookup(self, body: Any, table: str = "flights") -> Reply:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.ask("POST", f"/v1/{table}/lookup", raw, {"Content-Type": "application/json"})
+
+    def wait_until_up(self) -> None:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                self.ask("GET", "/healthz")
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return
+        raise AssertionError(f"the server did not start: {self.log.read_text()}")
+
+
+@contextmanager
+def _running(folder: Path, redis_url: str, tables: list[str], workers: int = 1) -> Iterator[Server]:
+    port, log = free_port(), folder / "serve.log"
+    options = json.dumps({"redis_url": redis_url, "tables": tables, "port": port, "workers": workers})
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _SERVE], stdout=output, stderr=output, env={**os.environ, "SERVE": options}
+        )
+    try:
+        server = Server(process, port, log)
+        server.wait_until_up()
+        yield server
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(15)
+
+
+RunServer = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def run_server() -> RunServer:
+    """The context manager that runs a server, given a folder for its log, a Redis URL and the tables."""
+    return _running
+
+
+class OwnRedis:
+    """A Redis that a test stops, kills and starts again on the same port, its rows on disk."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._command = [*server_command(find_server(), folder, self.port), "--appendfsync", "always", *options]
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with connect(self.url) as client:
+                try:
+                    client.ping()
+                except redis.AuthenticationError:
+                    return
+                except redis.RedisError:
+                    time.sleep(0.02)
+                else:
+                    return
+        raise AssertionError("Redis did not start")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[Callable[..., OwnRedis]]:
+    """Starts such a Redis with further options: `own_redis("--requirepass", "secret")`."""
+    started: list[OwnRedis] = []
+
+    def start(*options: str) -> OwnRedis:
+        started.append(OwnRedis(tmp_path, *options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()

@@ -1,0 +1,216 @@
+"""What a reader sees while versions come and go, and what it makes of damaged data."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from lookup.connect import connect, connect_async
+from lookup.reader import AsyncReader, Reader
+from schemas.answer import Answer
+from schemas.errors import InputError, RowDecodeError, UnavailableError
+from schemas.keys import Head, bucket_key, bucket_of, head_key
+
+Client = redis.Redis
+PutVersion = Callable[..., Head]
+
+
+def _lookup_async(url: str, ids: list[str]) -> tuple[Head, list[Answer]]:
+    async def ask() -> tuple[Head, list[Answer]]:
+        client = connect_async(url)
+        try:
+            return await AsyncReader(client, "flights").lookup(ids)
+        finally:
+            await client.aclose()
+
+    return asyncio.run(ask())
+
+
+def _lookup(url: str, ids: list[str]) -> tuple[Head, list[Answer]]:
+    with connect(url) as client:
+        return Reader(client, "flights").lookup(ids)
+
+
+both = pytest.mark.parametrize("lookup", [_lookup, _lookup_async])
+
+
+@both
+def test_answers_come_in_the_order_asked_duplicates_and_unknown_ones_too(
+    lookup: Any, redis_url: str, redis_client: Client, put_version: PutVersion
+) -> None:
+    put_version(redis_client, 3, {"UA:1": 0.25, "UA:2": 0.5})
+
+    head, answers = lookup(redis_url, ["UA:2", "nope", "UA:1", "UA:2"])
+
+    assert head.version == 3
+    assert [(a.id, a.status, a.outputs) for a in answers] == [
+        ("UA:2", "exact", {"score": 0.5}),
+        ("nope", "unknown", {}),
+        ("UA:1", "exact", {"score": 0.25}),
+        ("UA:2", "exact", {"score": 0.5}),
+    ]
+    assert answers[0] == Answer(
+        id="UA:2",
+        status="exact",
+        outputs={"score": 0.5},
+        release=3,
+        model="delay-1",
+        variant="champion",
+        scored_at="2013-07-01T04:00:00Z",
+    )
+    assert answers[1].model is None
+    assert answers[1].scored_at is None
+
+
+@both
+def test_a_table_that_was_never_published_is_no_version(lookup: Any, redis_url: str) -> None:
+    with pytest.raises(UnavailableError, match=r"table 'flights': no version is published.*NO_VERSION"):
+        lookup(redis_url, ["UA:1"])
+
+
+@both
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"3", "not a head.*STORE_POINTER_FORMAT"),
+        (b"\xff\x00", "not a head.*STORE_POINTER_FORMAT"),
+        (b'{"format": 1}', "not a head.*STORE_POINTER_FORMAT"),
+    ],
+)
+def test_a_damaged_head_is_refused(lookup: Any, redis_url: str, redis_client: Client, raw: bytes, message: str) -> None:
+    redis_client.set(head_key("flights"), raw)
+
+    with pytest.raises(InputError, match=message):
+        lookup(redis_url, ["UA:1"])
+
+
+@both
+def test_a_head_of_a_newer_format_is_refused(
+    lookup: Any, redis_url: str, redis_client: Client, put_version: PutVersion
+) -> None:
+    newer = put_version(redis_client, 3, {"UA:1": 0.25}).model_copy(update={"format": 2})
+    redis_client.set(head_key("flights"), newer.model_dump_json())
+
+    with pytest.raises(InputError, match=r"format 2; expected at most 1; upgrade this reader \[FORMAT_TOO_NEW\]"):
+        lookup(redis_url, ["UA:1"])
+
+
+@both
+def test_a_head_without_the_columns_that_an_answer_needs_is_refused(
+    lookup: Any, redis_url: str, redis_client: Client, put_version: PutVersion
+) -> None:
+    head = put_version(redis_client, 3, {"UA:1": 0.25})
+    redis_client.set(head_key("flights"), head.model_copy(update={"columns": head.columns[:2]}).model_dump_json())
+
+    with pytest.raises(InputError, match=r"no column status, variant.*STORE_POINTER_FORMAT"):
+        lookup(redis_url, ["UA:1"])
+
+
+@both
+def test_another_programs_key_in_place_of_the_head_is_refused(
+    lookup: Any, redis_url: str, redis_client: Client
+) -> None:
+    redis_client.rpush(head_key("flights"), "not", "ours")
+
+    with pytest.raises(InputError, match="STORE_TYPE"):
+        lookup(redis_url, ["UA:1"])
+
+
+@both
+@pytest.mark.parametrize("damage", [b"", b"\x94\xcb", b"\x91\x01", b"garbage"])
+def test_a_damaged_row_is_refused_and_never_guessed(
+    lookup: Any, redis_url: str, redis_client: Client, put_version: PutVersion, damage: bytes
+) -> None:
+    head = put_version(redis_client, 3, {"UA:1": 0.25})
+    redis_client.hset(bucket_key("flights", 3, bucket_of("UA:1", head.buckets)), "UA:1", damage)
+
+    with pytest.raises(RowDecodeError, match="ROW_DECODE"):
+        lookup(redis_url, ["UA:1"])
+
+
+def test_a_reader_follows_the_head_and_needs_no_row_of_the_version_before(
+    redis_client: Client, put_version: PutVersion
+) -> None:
+    reader = Reader(redis_client, "flights")
+    old = put_version(redis_client, 1, {"UA:1": 0.1})
+    assert reader.lookup(["UA:1"])[1][0].outputs == {"score": 0.1}
+    put_version(redis_client, 2, {"UA:1": 0.2})
+    redis_client.delete(bucket_key("flights", 1, bucket_of("UA:1", old.buckets)))
+
+    head, answers = reader.lookup(["UA:1"])
+
+    assert (head.version, answers[0].outputs) == (2, {"score": 0.2})
+
+
+def test_a_reader_sees_that_redis_lost_its_data_and_that_it_is_back(
+    redis_client: Client, put_version: PutVersion
+) -> None:
+    reader = Reader(redis_client, "flights")
+    put_version(redis_client, 1, {"UA:1": 0.1})
+    reader.lookup(["UA:1"])
+    redis_client.flushall()
+
+    with pytest.raises(UnavailableError, match="NO_VERSION"):
+        reader.lookup(["UA:1"])
+
+    put_version(redis_client, 1, {"UA:1": 0.1})
+    assert reader.lookup(["UA:1"])[1][0].status == "exact"
+
+
+def test_a_head_that_moves_with_every_attempt_ends_in_an_error_not_in_a_loop(
+    redis_url: str, put_version: PutVersion
+) -> None:
+    class Restless(redis.Redis):
+        version = 0
+
+        def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:
+            self.version += 1
+            with connect(redis_url) as other:
+                put_version(other, self.version, {"UA:1": 0.1})
+            return super().pipeline(transaction=transaction)
+
+    with Restless.from_url(redis_url) as client, pytest.raises(UnavailableError, match="moved 5 times"):
+        Reader(client, "flights").lookup(["UA:1"])
+
+
+def test_concurrent_requests_of_one_event_loop_never_mix_versions(
+    redis_url: str, redis_client: Client, put_version: PutVersion
+) -> None:
+    ids = [f"UA:{number}" for number in range(50)]
+    put_version(redis_client, 1, dict.fromkeys(ids, 1.0))
+    done = threading.Event()
+
+    def publish() -> None:
+        with connect(redis_url) as client:
+            for version in range(2, 40):
+                put_version(client, version, dict.fromkeys(ids, float(version)))
+                time.sleep(0.05)
+        done.set()
+
+    async def read() -> list[tuple[int, set[Any]]]:
+        client = connect_async(redis_url)
+        reader = AsyncReader(client, "flights")
+        seen = []
+
+        async def follow() -> None:
+            while not done.is_set():
+                head, answers = await reader.lookup(ids)
+                seen.append((head.version, {answer.outputs["score"] for answer in answers}))
+
+        await asyncio.gather(*(follow() for _ in range(8)))
+        await client.aclose()
+        return seen
+
+    publisher = threading.Thread(target=publish)
+    publisher.start()
+    try:
+        seen = asyncio.run(read())
+    finally:
+        publisher.join()
+
+    assert len({version for version, _ in seen}) > 3
+    assert [(version, scores) for version, scores in seen if scores != {float(version)}] == []

@@ -1,0 +1,106 @@
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from schemas.errors import InputError, Problem
+from schemas.pipeline import Levels
+from schemas.report import CheckResult, Family, Verdict
+from validation.gate import at_levels, evaluated, judge
+
+
+def result(family: Family = "drift", verdict: Verdict = Verdict.PASS, evaluated: bool = True) -> CheckResult:
+    return CheckResult(name="a", family=family, verdict=verdict, observed="o", expected="e", evaluated=evaluated)
+
+
+def test_all_passed_is_a_pass() -> None:
+    assert judge([result(), result("parity")], required={"drift", "parity"}) is Verdict.PASS
+
+
+def test_one_warning_is_a_warning() -> None:
+    assert judge([result(), result(verdict=Verdict.WARN)], required=()) is Verdict.WARN
+
+
+@pytest.mark.parametrize(
+    ("results", "required"),
+    [
+        ([], ()),
+        ([result(), result(verdict=Verdict.FAIL)], ()),
+        ([result(), result(verdict=Verdict.FAIL, evaluated=False)], ()),
+        ([result("drift")], {"drift", "coverage"}),
+    ],
+    ids=["no results", "a failure", "not evaluated", "a required family is missing"],
+)
+def test_anything_less_is_a_failure(results: list[CheckResult], required: Any) -> None:
+    assert judge(results, required=required) is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [
+        (0.1, Verdict.PASS),
+        (0.11, Verdict.WARN),
+        (0.25, Verdict.WARN),
+        (0.26, Verdict.FAIL),
+        (math.nan, Verdict.FAIL),
+        (math.inf, Verdict.FAIL),
+    ],
+)
+def test_levels_are_limits_that_may_be_reached(value: float, verdict: Verdict) -> None:
+    assert at_levels(value, Levels(warn=0.1, fail=0.25)) is verdict
+
+
+def test_results_are_handed_on() -> None:
+    assert evaluated("a", "drift", result) == [result()]
+    assert evaluated("a", "drift", lambda: [result(), result("parity")]) == [result(), result("parity")]
+
+
+def throw(error: Exception) -> Callable[[], CheckResult]:
+    def check() -> CheckResult:
+        raise error
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("check", "observed"),
+    [
+        (throw(KeyError("score")), "KeyError: 'score'"),
+        (throw(RuntimeError("first line\nsecond line")), "RuntimeError: first line"),
+        (throw(InputError(Problem("X", "here", "nothing", "something"))), "here: nothing; expected something [X]"),
+        (throw(ValueError("x" * 1000)), f"ValueError: {'x' * 385}..."),
+        (lambda: None, "the check returned nothing"),
+        (list, "the check returned nothing"),
+        (lambda: [result(), True], "TypeError: the check returned bool, not a result"),
+        (lambda: True, "TypeError: 'bool' object is not iterable"),
+    ],
+)
+def test_a_check_that_breaks_has_failed(check: Any, observed: str) -> None:
+    (found,) = evaluated("drift.score", "drift", check, expected="PSI of at most 0.1")
+
+    assert found == CheckResult(
+        name="drift.score",
+        family="drift",
+        verdict=Verdict.FAIL,
+        observed=observed,
+        expected="PSI of at most 0.1",
+        evaluated=False,
+    )
+
+
+def test_the_traceback_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        evaluated("drift.score", "drift", throw(KeyError("score")))
+
+    assert "check drift.score could not be evaluated" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+def test_a_person_who_stops_the_run_is_obeyed() -> None:
+    def interrupted() -> CheckResult:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluated("a", "drift", interrupted)

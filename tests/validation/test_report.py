@@ -1,0 +1,219 @@
+import datetime as dt
+from html.parser import HTMLParser
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from schemas.keys import ColumnSpec
+from schemas.report import CheckResult, Report, Verdict
+from schemas.run import Counts, Parity, RunManifest, SourceFile
+from validation.profile import Profile, profile_batches
+from validation.report import render_page
+from validation.slices import SliceMean, SliceMeans
+
+NOON = dt.datetime(2013, 7, 1, 12, tzinfo=dt.UTC)
+VOID = {"meta", "link"}
+
+
+class Page(HTMLParser):
+    """The text of a page, its tags, and whether each is closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.attributes = "", [], []
+        self._open: list[str] = []
+        self.feed(html)
+        self.text = " ".join(self.text.split())
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] != "style":
+            self.text += data
+
+
+def check(verdict: Verdict = Verdict.PASS, **changed: Any) -> CheckResult:
+    values = {"name": "drift of score", "family": "drift", "observed": "PSI 0.02", "expected": "PSI of at most 0.1"}
+    return CheckResult(verdict=verdict, **(values | changed))
+
+
+def report(verdict: Verdict, *checks: CheckResult, compared_with: str | None = "2013-06-30-bbb") -> Report:
+    return Report(
+        pipeline="flight_delay",
+        run_id="2013-07-01-aaa",
+        content="c" * 64,
+        verified_at=NOON,
+        compared_with=compared_with,
+        verdict=verdict,
+        checks=checks,
+    )
+
+
+def manifest(**changed: Any) -> RunManifest:
+    values: dict[str, Any] = {
+        "pipeline": "flight_delay",
+        "run_id": "2013-07-01-aaa",
+        "date": dt.date(2013, 7, 1),
+        "scored_at": NOON,
+        "declaration": "d" * 64,
+        "models": {"champion": "bundle-1"},
+        "outputs": (ColumnSpec(name="score", type="float64"),),
+        "buckets": 102,
+        "counts": Counts(entities=6512, scored=6483, quarantined=29, collapsed=3, reasons={"null_key": 20, "late": 9}),
+        "content": "c" * 64,
+        "files": (),
+        "sources": (
+            SourceFile(source="flights", path="a.parquet", size_bytes=1500, sha256="e" * 64),
+            SourceFile(source="flights", path="b.parquet", size_bytes=500, sha256="f" * 64),
+        ),
+        "parity": (Parity(model="bundle-1", rows=512, max_abs_difference=0.0, workers=2),),
+        "seconds": {"score": 9.25, "verify": 4.5},
+    }
+    return RunManifest(**(values | changed))
+
+
+def profile(scores: list[float]) -> Profile:
+    return profile_batches([pa.RecordBatch.from_pydict({"score": pa.array(scores, pa.float64())})])
+
+
+def page(of: Report, now: Profile | None = None, live: Profile | None = None, **more: Any) -> Page:
+    return Page(render_page(of, more.pop("run", manifest()), now, live, **more))
+
+
+def test_a_blocked_run_says_so_first_and_why() -> None:
+    wrong = check(Verdict.FAIL, observed="PSI 0.76: the mean went from 0.27 to 0.41")
+
+    text = page(report(Verdict.FAIL, check(), wrong)).text
+
+    verdict = text.index("Blocked 1 of 2 checks failed; the live release was left alone.")
+    reason = text.index("The predictions have drifted")
+    assert verdict < reason < text.index("PSI 0.76: the mean went from 0.27 to 0.41") < text.index("All checks")
+
+
+def test_a_check_that_was_not_computed_is_told_apart_from_bad_data() -> None:
+    broken = check(Verdict.FAIL, evaluated=False, observed="KeyError: 'score'")
+
+    text = page(report(Verdict.FAIL, broken)).text
+
+    assert "A check could not be computed What was not checked is not published." in text
+    assert "KeyError: 'score' (not evaluated)" in text
+    assert "The predictions have drifted" not in text
+
+
+@pytest.mark.parametrize(
+    ("of", "words"),
+    [
+        (report(Verdict.PASS, check(), check()), "Passed All 2 checks passed; the run may be published."),
+        (
+            report(Verdict.WARN, check(), check(Verdict.WARN)),
+            "Passed with warnings 1 check to look at, 2 made; the run may be published.",
+        ),
+        (report(Verdict.FAIL, compared_with=None), "Blocked No check was made; nothing was published."),
+        (report(Verdict.FAIL, check()), "Blocked A required check gave no result; the live release was left alone."),
+        (
+            report(Verdict.FAIL, check(Verdict.FAIL), compared_with=None),
+            "Blocked 1 of 1 check failed; nothing was published.",
+        ),
+    ],
+)
+def test_the_verdict_in_words(of: Report, words: str) -> None:
+    assert words in page(of).text
+
+
+def test_the_facts_of_the_run_are_there() -> None:
+    text = page(report(Verdict.PASS, check())).text
+
+    for fact in [
+        "6,512 known: 6,483 scored, 29 quarantined",
+        "null_key 20 late 9",
+        "3 identical duplicate rows were kept once.",
+        "score 9.2 s",
+        "champion bundle-1",
+        "512 held-out rows in 2 workers, largest difference 0",
+        "compared with 2013-06-30-bbb",
+        "flights 2 files, 2 kB",
+        "a.parquet eeeeeeeeeeee",
+    ]:
+        assert fact in text
+
+
+def test_it_needs_no_network_and_runs_no_script() -> None:
+    html = render_page(report(Verdict.PASS, check()), manifest(), profile([0.1, 0.2]), profile([0.1, 0.3]))
+
+    assert not {"script", "img", "iframe", "object", "embed", "base"} & set(Page(html).tags)
+    assert not {"src", "onload", "onclick", "xlink:href"} & set(Page(html).attributes)
+    assert "http:" not in html
+    assert "https:" not in html
+    assert "url(" not in html
+    assert "@import" not in html
+
+
+def test_what_came_from_data_cannot_write_html() -> None:
+    evil = "<script>alert(1)</script>"
+    groups = SliceMeans(columns={"origin": {evil: SliceMean(rows=2, total=1.0)}})
+    failed = check(Verdict.FAIL, name=evil, observed=evil, expected=evil)
+
+    html = render_page(report(Verdict.FAIL, failed), manifest(), None, None, slices=groups)
+
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") == 7
+
+
+def test_the_distribution_is_drawn_against_the_live_one() -> None:
+    shown = page(report(Verdict.PASS, check()), profile([0.1, 0.1, 0.1, 0.9]), profile([0.1, 0.9, 0.9, 0.9]))
+
+    assert "0.08 to 0.12: 75.0% now, 25.0% live" in shown.text
+    assert "this run 0.3" in shown.text
+    assert shown.tags.count("rect") == 2 * 25
+    assert shown.tags.count("path") == 1
+
+
+@pytest.mark.parametrize("scores", [[0.0], [0.3] * 9, [-5.0, 5.0], [1e6] * 3, [-1e-9], [280.0, 300.0], [1e300, -1e300]])
+def test_any_numbers_can_be_drawn(scores: list[float]) -> None:
+    shown = page(report(Verdict.PASS, check(), compared_with=None), profile(scores))
+
+    assert shown.tags.count("rect") == 2 * 25
+    assert "First release: nothing to compare with." in shown.text
+
+
+@pytest.mark.parametrize("now", [None, Profile(rows=0, columns={}), profile([])])
+def test_a_run_without_predictions_still_has_a_page(now: Profile | None) -> None:
+    empty = manifest(counts=Counts(entities=0, scored=0, quarantined=0), sources=(), parity=(), seconds={})
+
+    text = page(report(Verdict.FAIL, check(Verdict.FAIL)), now, run=empty).text
+
+    assert "No output has numbers to draw." in text
+    assert "0 known: 0 scored, 0 quarantined" in text
+    assert "No file was recorded." in text
+
+
+def test_groups_that_moved_most_come_first() -> None:
+    now = {
+        "EWR": SliceMean(rows=100, total=50.0),
+        "JFK": SliceMean(rows=100, total=30.0),
+        "new": SliceMean(rows=1, total=1),
+    }
+    live = {"EWR": SliceMean(rows=100, total=30.0), "JFK": SliceMean(rows=100, total=29.0)}
+
+    text = page(
+        report(Verdict.PASS, check()),
+        slices=SliceMeans(columns={"origin": now}),
+        live_slices=SliceMeans(columns={"origin": live}),
+    ).text
+
+    assert "EWR 100 0.500 0.300 +0.200 JFK 100 0.300 0.290 +0.010 new 1 1.000 – –" in text
+
+
+def test_many_groups_are_counted_not_listed() -> None:
+    groups = SliceMeans(columns={"plane": {f"N{number}": SliceMean(rows=1, total=0.5) for number in range(40)}})
+
+    assert "and 28 more" in page(report(Verdict.PASS, check()), slices=groups).text

@@ -1,0 +1,68 @@
+"""Row rules: which rows cannot be scored, and for which reasons each."""
+
+from collections.abc import Sequence
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's users know it by
+
+from schemas.keys import MAX_ID_BYTES
+from schemas.pipeline import Rule
+from schemas.run import ENTITY_ID, REASONS
+from validation.analysis import analysis_errors
+
+NULL_KEY = "null_key"
+BLANK_KEY = "blank_key"
+BAD_KEY = "bad_key"
+DUPLICATE_KEY = "duplicate_key"
+
+
+def entity_id_column(key: Sequence[str]) -> Column:
+    r"""The entity id as a Spark column, equal to `schemas.keys.entity_id`; null where any key column is."""
+    parts = [F.regexp_replace(F.col(name).cast("string"), r"([\\:])", r"\\$1") for name in key]
+    return reduce(lambda left, right: F.concat(left, F.lit(":"), right), parts)
+
+
+def judge_rows(features: DataFrame, key: Sequence[str], rules: Sequence[Rule], *, where: str) -> DataFrame:
+    """The rows with their entity id and the reasons, all of them, why each may not be scored.
+
+    Identical rows collapse into one. Rows of one key that differ are all set aside: which of them is
+    right cannot be known.
+
+    Args:
+        features: One row an entity, with the key columns.
+        key: The key columns.
+        rules: Predicates that a row must meet; a NULL does not meet one.
+        where: How errors name the declaration.
+
+    Raises:
+        DeclarationError: a rule is not a predicate over these columns.
+    """
+    identified = features.distinct().withColumn(ENTITY_ID, entity_id_column(key))
+    texts = [F.col(name).cast("string") for name in key]
+    reasons = [
+        _reason(NULL_KEY, reduce(Column.__or__, (text.isNull() for text in texts))),
+        _reason(BLANK_KEY, reduce(Column.__or__, (F.trim(text) == "" for text in texts))),
+        _reason(BAD_KEY, (F.octet_length(ENTITY_ID) > MAX_ID_BYTES) | F.col(ENTITY_ID).rlike(r"[\x00-\x1f\x7f]")),
+        _reason(DUPLICATE_KEY, (F.count(F.lit(1)).over(Window.partitionBy(ENTITY_ID)) > 1) & F.col(ENTITY_ID).isNotNull()),
+    ]
+    for rule in rules:
+        with analysis_errors(f"{where}: rules.{rule.name}"):
+            passed = F.expr(rule.check)
+            identified.select(passed.cast("boolean"))
+            reasons.append(_reason(rule.name, ~F.coalesce(passed, F.lit(False))))
+    return identified.withColumn(REASONS, F.array_compact(F.array(*reasons)))
+
+
+def passed(judged: DataFrame) -> DataFrame:
+    """The rows without a reason."""
+    return judged.where(F.size(REASONS) == 0).drop(REASONS)
+
+
+def failed(judged: DataFrame) -> DataFrame:
+    """The rows to set aside, with their reasons."""
+    return judged.where(F.size(REASONS) > 0)
+
+
+def _reason(name: str, applies: Column) -> Column:
+    return F.when(applies, F.lit(name))

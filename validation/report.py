@@ -1,0 +1,263 @@
+"""The verification report as one HTML page that needs no network: what was decided, and why."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from schemas.report import CheckResult, Family, Report, Verdict
+from schemas.run import RunManifest, SourceFile
+from validation import sketch
+from validation.profile import NumericProfile, Profile
+from validation.slices import SliceMean, SliceMeans
+
+BINS = 25
+MAX_GROUPS = 12
+_TICKS = 5
+_FIGURES = ("mean", "smallest", "10 % below", "median", "90 % below", "largest")
+_NONE = "\N{EN DASH}"
+
+# What a failure of a family means, and why it stops a run.
+_MEANING: dict[Family, tuple[str, str]] = {
+    "inputs": ("An input is not what was declared", "A run reads complete, fresh sources with the declared columns."),
+    "coverage": (
+        "Not everybody has a sound prediction",
+        "Every known entity is scored once or set aside with a reason; every prediction is a finite number.",
+    ),
+    "quarantine": ("Rows were set aside", "Past the declared share it is the input itself that is suspect."),
+    "entities": ("The number of entities is off", "Far fewer or far more than before are usually a broken source."),
+    "expectations": ("An expectation does not hold", "It is declared with the pipeline; Great Expectations judged it."),
+    "drift": (
+        "The predictions have drifted",
+        "Spread unlike those served now, they say that the inputs changed, or that the model reads them differently.",
+    ),
+    "slices": ("A group has moved", "A group can move far while the whole looks unchanged."),
+    "parity": (
+        "A model does not reproduce itself",
+        "Before it scores anybody, it must repeat the predictions stored when it was trained.",
+    ),
+}
+_NOT_EVALUATED = ("A check could not be computed", "What was not checked is not published.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """Share of the rows in one bin of a distribution, now and in the live release."""
+
+    low: float
+    high: float
+    now: float
+    live: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distribution:
+    """One output, drawn and in figures."""
+
+    output: str
+    bars: tuple[Bar, ...]
+    ticks: tuple[float, ...]
+    figures: tuple[tuple[str, float | None, float | None], ...]
+
+    @property
+    def peak(self) -> float:
+        return max(max(bar.now, bar.live or 0) for bar in self.bars)
+
+    @property
+    def has_live(self) -> bool:
+        return self.bars[0].live is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """One group of a slice, now and in the live release."""
+
+    value: str
+    rows: int
+    now: float
+    live: float | None
+
+    @property
+    def shift(self) -> float | None:
+        return None if self.live is None else self.now - self.live
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """The groups of one column: those that moved most first, a small group's move counting for less."""
+
+    column: str
+    groups: tuple[Group, ...]
+    more: int
+
+    @property
+    def reach(self) -> float:
+        """The move that fills the page's bar: the largest, but not one that is small beside the means."""
+        return max(max(abs(group.shift or 0), abs(group.now) / 4) for group in self.groups) or 1.0
+
+
+def render_page(
+    report: Report,
+    manifest: RunManifest,
+    profile: Profile | None,
+    live: Profile | None,
+    *,
+    slices: SliceMeans | None = None,
+    live_slices: SliceMeans | None = None,
+) -> str:
+    """The page of one run.
+
+    Args:
+        report: What was decided.
+        manifest: What was run.
+        profile: Of the run's predictions; None where it could not be made.
+        live: Of the live release's; None where there is none.
+        slices: Of the run, when some are declared.
+        live_slices: Of the live release.
+    """
+    text = files("validation").joinpath("report.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(number=_number, percent=_percent, size=_size, breakable=_breakable)
+    outputs = [column.name for column in manifest.outputs]
+    return environment.from_string(text).render(
+        report=report,
+        run=manifest,
+        title=_title(report),
+        summary=_summary(report),
+        failed=report.failures,
+        warned=[check for check in report.checks if check.verdict is Verdict.WARN],
+        meaning=_meaning,
+        distributions=[one for name in outputs if (one := _distribution(name, profile, live))],
+        slices=_slices(slices, live_slices),
+        sources=_sources(manifest.sources),
+    )
+
+
+def _title(report: Report) -> str:
+    if report.verdict is Verdict.FAIL:
+        return "Blocked"
+    return "Passed" if report.verdict is Verdict.PASS else "Passed with warnings"
+
+
+def _summary(report: Report) -> str:
+    total = len(report.checks)
+    counts = Counter(check.verdict for check in report.checks)
+    if report.verdict is not Verdict.FAIL:
+        warned = (
+            f"{_checks(counts[Verdict.WARN])} to look at, {total} made"
+            if counts[Verdict.WARN]
+            else f"All {total} checks passed"
+        )
+        return f"{warned}; the run may be published."
+    left = "the live release was left alone" if report.compared_with else "nothing was published"
+    if not total:
+        return f"No check was made; {left}."
+    if not counts[Verdict.FAIL]:
+        return f"A required check gave no result; {left}."
+    return f"{counts[Verdict.FAIL]} of {_checks(total)} failed; {left}."
+
+
+def _meaning(check: CheckResult) -> tuple[str, str]:
+    return _MEANING[check.family] if check.evaluated else _NOT_EVALUATED
+
+
+def _checks(count: int) -> str:
+    return f"{count} check" if count == 1 else f"{count} checks"
+
+
+def _distribution(output: str, profile: Profile | None, live: Profile | None) -> Distribution | None:
+    now, before = _numbers(profile, output), _numbers(live, output)
+    if now is None:
+        return None
+    sides = [now] if before is None else [now, before]
+    edges = _edges(sides)
+    # The first and the last bar also hold what lies beyond the axis.
+    inner = np.array([-np.inf, *edges[1:-1], np.inf])
+    shares = [sketch.counts_between(side.sketch, inner) / side.count for side in sides]
+    lived = shares[1].tolist() if before else [None] * BINS
+    pairs = zip(edges[:-1], edges[1:], shares[0].tolist(), lived, strict=True)
+    return Distribution(
+        output=output,
+        bars=tuple(Bar(low=low, high=high, now=share, live=other) for low, high, share, other in pairs),
+        ticks=tuple(edges[:: BINS // _TICKS]),
+        figures=tuple(zip(_FIGURES, _figures(now), _figures(before), strict=True)),
+    )
+
+
+def _numbers(profile: Profile | None, column: str) -> NumericProfile | None:
+    found = profile.columns.get(column) if profile else None
+    return found if isinstance(found, NumericProfile) and found.count else None
+
+
+def _figures(side: NumericProfile | None) -> list[float | None]:
+    if side is None:
+        return [None] * len(_FIGURES)
+    return [side.mean, *(_quantile(side, q) for q in (0.0, 0.1, 0.5, 0.9, 1.0))]
+
+
+def _quantile(side: NumericProfile, q: float) -> float:
+    # A sketch may answer up to 1 % beyond the numbers it has seen.
+    found = sketch.quantile(side.sketch, q)
+    return found if side.min is None or side.max is None else min(max(found, side.min), side.max)
+
+
+def _edges(sides: Sequence[NumericProfile]) -> list[float]:
+    """Evenly spaced round bounds around all but the outermost thousandths; from 0 unless that is far away."""
+    low = min(_quantile(side, 0.001) for side in sides)
+    high = max(_quantile(side, 0.999) for side in sides)
+    low, high = min(low, 0.0) if low < high / 2 else low, max(high, 0.0)
+    step = 10.0 ** math.floor(math.log10((high - low or abs(high) or 1.0) / _TICKS))
+    while True:
+        for factor in (1, 2, 2.5, 5):
+            start = math.floor(low / (step * factor)) * step * factor
+            end = start + _TICKS * step * factor
+            if end >= high:
+                return [float(edge) for edge in np.linspace(start, end, BINS + 1)]
+        step *= 10
+
+
+def _slices(now: SliceMeans | None, live: SliceMeans | None) -> list[Slice]:
+    found = []
+    for column, groups in (now.columns if now else {}).items():
+        before = live.columns.get(column, {}) if live else {}
+        every = [_group(value, mean, before.get(value)) for value, mean in groups.items() if mean.rows]
+        every.sort(key=lambda group: (-abs(group.shift or 0) * math.sqrt(group.rows), -group.rows, group.value))
+        found.append(Slice(column=column, groups=tuple(every[:MAX_GROUPS]), more=len(every[MAX_GROUPS:])))
+    return found
+
+
+def _group(value: str, now: SliceMean, live: SliceMean | None) -> Group:
+    return Group(value=value, rows=now.rows, now=now.mean, live=live.mean if live and live.rows else None)
+
+
+def _sources(read: Sequence[SourceFile]) -> dict[str, list[SourceFile]]:
+    return {name: [file for file in read if file.source == name] for name in sorted({file.source for file in read})}
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return _NONE
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}"
+
+
+def _breakable(name: str) -> Markup:
+    return Markup("_<wbr>").join(name.split("_"))
+
+
+def _size(size_bytes: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.3g} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.3g} TB"
