@@ -28,7 +28,8 @@ check: .venv/.ready ## Format, lint, types, import contracts
 	$(in_venv) ruff check .
 	$(in_venv) mypy
 	$(in_venv) lint-imports
-	@git grep --untracked -nIE '$(registries)'; [ $$? -eq 1 ] || { echo 'A file names a package registry (or git cannot look)' >&2; exit 1; }
+	@git grep --untracked -nIE '$(registries)'; [ $$? -eq 1 ] || { \
+		echo 'A file names a package registry, or git could not look.' >&2; exit 1; }
 
 bench: .venv/.ready ## The figures, one JSON line each
 	@$(in_venv) python -m benchmarks $(ARGS)
@@ -41,7 +42,7 @@ lock: ## Write requirements.lock from pyproject.toml, with uv; UPGRADE=1 takes t
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-annotate --no-header --quiet $(if $(UPGRADE),--upgrade) -o requirements.lock
 
-clean: ## Remove .venv and all caches; the store in .almanac stays
+clean: ## Remove .venv and all caches; the store (.almanac) and data/ stay
 	rm -rf .venv .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist spark-warehouse
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

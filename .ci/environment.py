@@ -83,7 +83,9 @@ def is_current(digest: str, python: Interpreter) -> bool:
     """Whether a finished environment of this lock is there, of the Python asked for if one was."""
     there = probe(str(VENV_PYTHON))
     asked = {python.version} if os.environ.get("PYTHON") else SUPPORTED
-    return there is not None and there.version in asked and READY.is_file() and READY.read_text() == digest
+    installable = shutil.which("uv") or (VENV / "bin" / "pip").exists()  # uv puts no pip in what it makes
+    finished = READY.is_file() and READY.read_text() == digest
+    return bool(there and there.version in asked and installable and finished)
 
 
 def find_python() -> Interpreter:

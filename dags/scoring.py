@@ -44,7 +44,9 @@ def _run_job(name: str, *arguments: str) -> str:
         AirflowException: a retry may help.
     """
     command = [sys.executable, str(_JOBS / f"{name}.py"), *arguments]
-    ended = subprocess.run(command, env={**os.environ, **_environment()}, stdout=subprocess.PIPE, text=True, check=False)
+    ended = subprocess.run(
+        command, env={**os.environ, **_environment()}, stdout=subprocess.PIPE, text=True, check=False
+    )
     if ended.returncode == 0:
         return ended.stdout.strip().rpartition("\n")[2]
     kind = AirflowFailException if ended.returncode in _NO_RETRY else AirflowException
@@ -66,8 +68,20 @@ def scoring_dag(declared: DeclaredPipeline) -> DAG:
         catchup=False,
         max_active_runs=1,
         tags={"almanac", *pipeline.tags},
-        default_args={"owner": pipeline.owner, "retries": 2, "retry_delay": dt.timedelta(minutes=2), "retry_exponential_backoff": True},
-        params={"date": Param(None, type=["null", "string"], pattern=r"^\d{4}-\d{2}-\d{2}$", description="Run for another logical date.")},
+        default_args={
+            "owner": pipeline.owner,
+            "retries": 2,
+            "retry_delay": dt.timedelta(minutes=2),
+            "retry_exponential_backoff": True,
+        },
+        params={
+            "date": Param(
+                None,
+                type=["null", "string"],
+                pattern=r"^\d{4}-\d{2}-\d{2}$",
+                description="Run for another logical date.",
+            )
+        },
     ) as dag:
 
         @task
@@ -99,9 +113,18 @@ def scoring_dag(declared: DeclaredPipeline) -> DAG:
             """Read the release back as a service does."""
             _run_job("smoke", "--pipeline", declared.name, "--date", date, "--run-id", run)
 
-        spark: dict[str, Any] = {"application_args": stage, "conn_id": "spark_default", "env_vars": _environment(), "verbose": False}
-        score = SparkSubmitOperator(task_id="score", application=str(_JOBS / "score.py"), name=f"score {declared.name}", **spark)
-        verify = SparkSubmitOperator(task_id="verify", application=str(_JOBS / "verify.py"), name=f"verify {declared.name}", **spark)
+        spark: dict[str, Any] = {
+            "application_args": stage,
+            "conn_id": "spark_default",
+            "env_vars": _environment(),
+            "verbose": False,
+        }
+        score = SparkSubmitOperator(
+            task_id="score", application=str(_JOBS / "score.py"), name=f"score {declared.name}", **spark
+        )
+        verify = SparkSubmitOperator(
+            task_id="verify", application=str(_JOBS / "verify.py"), name=f"verify {declared.name}", **spark
+        )
 
         checked = check_inputs(_DATE)
         checked >> score >> verify >> gate(_RUN_ID) >> publish(_RUN_ID, _DATE) >> smoke(_RUN_ID, _DATE)

@@ -37,7 +37,9 @@ def job_arguments(description: str, *, date: bool = True) -> argparse.ArgumentPa
     parser.add_argument("--pipeline", required=True, help="name of the declared pipeline")
     if date:
         parser.add_argument("--date", required=True, help="logical date, YYYY-MM-DD")
-        parser.add_argument("--run-id", help="the run that an earlier stage worked on; refused where the inputs changed since")
+        parser.add_argument(
+            "--run-id", help="the run that an earlier stage worked on; refused where the inputs changed since"
+        )
     return parser
 
 

@@ -69,7 +69,12 @@ def feature_matrix(features: Sequence[Feature], table: pa.RecordBatch | pa.Table
     missing = [feature.name for feature in features if feature.name not in table.schema.names]
     if missing:
         raise InputError(
-            Problem("BUNDLE_FEATURES", f"bundle {model}", f"no feature {', '.join(missing)}", f"it among {', '.join(table.schema.names)}")
+            Problem(
+                "BUNDLE_FEATURES",
+                f"bundle {model}",
+                f"no feature {', '.join(missing)}",
+                f"it among {', '.join(table.schema.names)}",
+            )
         )
     matrix = np.empty((table.num_rows, len(features)), dtype=np.float64)
     for index, feature in enumerate(features):
@@ -83,10 +88,14 @@ def _encoded(feature: Feature, column: pa.Array | pa.ChunkedArray, model: str) -
         if pa.types.is_floating(column.type):
             raise InputError(Problem("BUNDLE_DTYPE", where, str(column.type), "text, as in training"))
         column = pc.index_in(pc.cast(column, pa.string()), pa.array(feature.categories, pa.string()))
-    elif not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)):
+    elif not (
+        pa.types.is_floating(column.type) or pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)
+    ):
         raise InputError(Problem("BUNDLE_DTYPE", where, str(column.type), "a number, as in training"))
     values = pc.fill_null(pc.cast(column, pa.float64()), float("nan"))
-    return np.asarray(values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values.to_numpy(), dtype=np.float64)
+    return np.asarray(
+        values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values.to_numpy(), dtype=np.float64
+    )
 
 
 def open_bundle(folder: Path, *, digest: str | None = None) -> Bundle:
@@ -111,7 +120,12 @@ def open_bundle(folder: Path, *, digest: str | None = None) -> Bundle:
         raise _error(folder, "BUNDLE_MANIFEST", found, "a bundle manifest") from err
     found = sha256_file(manifest_path)
     if digest not in (None, found) or not folder.name.endswith(found[:_DIGEST_CHARACTERS]):
-        raise _error(folder, "BUNDLE_CHECKSUM", f"{MANIFEST_FILE}: sha256 {found[:12]}…", f"{(digest or folder.name)[-64:][:12]}…")
+        raise _error(
+            folder,
+            "BUNDLE_CHECKSUM",
+            f"{MANIFEST_FILE}: sha256 {found[:12]}…",
+            f"{(digest or folder.name)[-64:][:12]}…",
+        )
     _check_files(folder, manifest)
     return Bundle(folder.name, folder, found, manifest, _open_model(folder, manifest))
 
@@ -125,7 +139,12 @@ def _check_files(folder: Path, manifest: BundleManifest) -> None:
         if path.is_symlink() or not path.is_file():
             raise _error(folder, "BUNDLE_FILES", f"{name} is no plain file there", "the file itself")
         if path.stat().st_size != file.size_bytes:
-            raise _error(folder, "BUNDLE_CHECKSUM", f"{name}: {path.stat().st_size} bytes", f"{file.size_bytes}: truncated or changed")
+            raise _error(
+                folder,
+                "BUNDLE_CHECKSUM",
+                f"{name}: {path.stat().st_size} bytes",
+                f"{file.size_bytes}: truncated or changed",
+            )
         if (found := sha256_file(path)) != file.sha256:
             raise _error(folder, "BUNDLE_CHECKSUM", f"{name}: sha256 {found[:12]}…", f"{file.sha256[:12]}…")
 
@@ -136,12 +155,22 @@ def _open_model(folder: Path, manifest: BundleManifest) -> "lightgbm.Booster":
     try:
         booster = lightgbm.Booster(model_str=(folder / MODEL_FILE).read_text(encoding="utf-8"))
     except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as err:
-        raise _error(folder, "BUNDLE_UNLOADABLE", f"{MODEL_FILE}: {err}", f"a model that {manifest.library} wrote") from err
+        raise _error(
+            folder, "BUNDLE_UNLOADABLE", f"{MODEL_FILE}: {err}", f"a model that {manifest.library} wrote"
+        ) from err
     declared, trained = [feature.name for feature in manifest.features], booster.feature_name()
     if declared != trained:
-        at = next((i for i, pair in enumerate(zip(declared, trained, strict=False)) if pair[0] != pair[1]), min(len(declared), len(trained)))
+        at = next(
+            (i for i, pair in enumerate(zip(declared, trained, strict=False)) if pair[0] != pair[1]),
+            min(len(declared), len(trained)),
+        )
         found = f"manifest: {', '.join(declared[at : at + 2]) or 'nothing'}"
-        raise _error(folder, "BUNDLE_FEATURES", f"feature {at} differs ({found})", f"{', '.join(trained[at : at + 2]) or 'nothing'}, as in {MODEL_FILE}")
+        raise _error(
+            folder,
+            "BUNDLE_FEATURES",
+            f"feature {at} differs ({found})",
+            f"{', '.join(trained[at : at + 2]) or 'nothing'}, as in {MODEL_FILE}",
+        )
     return booster
 
 
@@ -177,8 +206,10 @@ def _holdout(bundle: Bundle) -> pa.Table:
         raise _error(bundle.folder, "BUNDLE_HOLDOUT", f"{HOLDOUT_FILE}: {err}", "a Parquet file") from err
 
 
-def write_bundle(bundles: Path, name: str, booster: "lightgbm.Booster", holdout: pa.Table, manifest: BundleManifest) -> Path:
-    """Write a bundle and make it the latest. Its id is `<name>-<12 hex of its digest>`; the same content has the same id.
+def write_bundle(
+    bundles: Path, name: str, booster: "lightgbm.Booster", holdout: pa.Table, manifest: BundleManifest
+) -> Path:
+    """Write a bundle and make it the latest. Its id is `<name>-<12 hex of its digest>`: same content, same id.
 
     Args:
         bundles: The folder of a pipeline's bundles.
@@ -219,7 +250,9 @@ def find_bundle(bundles: Path, reference: str, *, where: str) -> Path:
         try:
             name = (bundles / _LATEST_FILE).read_text(encoding="utf-8").strip()
         except FileNotFoundError:
-            raise InputError(Problem("BUNDLE_NOT_FOUND", where, f"no bundle in {bundles}", "one; train it first")) from None
+            raise InputError(
+                Problem("BUNDLE_NOT_FOUND", where, f"no bundle in {bundles}", "one; train it first")
+            ) from None
     if not (bundles / name).is_dir():
         known = ", ".join(sorted(path.name for path in bundles.glob("[!.]*-*"))) or "none"
         raise InputError(Problem("BUNDLE_NOT_FOUND", where, f"no bundle '{name}'", f"one of {known}"))

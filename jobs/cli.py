@@ -10,9 +10,12 @@ import typer
 
 from jobs.arguments import LOG_FORMAT, parse_date
 from jobs.console import Console
+from jobs.session import SPARK_LOG
 from lookup.publisher import Outcome
-from schemas.errors import AlmanacError, DeclarationError, Problem
+from schemas.errors import AlmanacError, DeclarationError, Problem, UnavailableError
 from schemas.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="almanac",
@@ -65,10 +68,14 @@ def train(pipeline: PipelineName, as_json: Json = False) -> None:
     declared = load_pipeline(settings, pipeline)
     check_sql(declared)
     with console.step("train") as step:
-        bundle = train_model(spark_session(f"almanac train {pipeline}"), settings, declared).bundle
+        spark = spark_session(f"almanac train {pipeline}", log=settings.store / SPARK_LOG)
+        bundle = train_model(spark, settings, declared).bundle
         record = bundle.manifest.training
         step.detail = f"bundle {bundle.id}: {record.rows:,} rows, {record.holdout_rows:,} {record.split}"
-    console.table(["metric", "on the holdout", "floor"], [(n, v, bundle.manifest.floors.get(n)) for n, v in bundle.manifest.metrics.items()])
+    console.table(
+        ["metric", "on the holdout", "floor"],
+        [(n, v, bundle.manifest.floors.get(n)) for n, v in bundle.manifest.metrics.items()],
+    )
     console.result({"bundle": bundle.id, "folder": str(bundle.folder), "metrics": bundle.manifest.metrics})
 
 
@@ -87,12 +94,16 @@ def lookup(
 
     console, settings = Console(as_json=as_json), Settings.from_environment()
     load_pipeline(settings, pipeline)
-    if problems := [Problem("KEY", f"id {entity[:40]!r}", why, "an entity id") for entity in ids if (why := id_problem(entity))]:
+    if problems := [
+        Problem("KEY", f"id {entity[:40]!r}", why, "an entity id") for entity in ids if (why := id_problem(entity))
+    ]:
         raise DeclarationError(*problems)
     with connect(redis_url(settings.store, settings.redis_url)) as client:
         _, answers = Reader(client, pipeline).lookup(ids)
     names = list(dict.fromkeys(name for answer in answers for name in answer.outputs))
-    cells = [(a.id, a.status, *(a.outputs.get(name) for name in names), a.release, a.model, a.scored_at) for a in answers]
+    cells = [
+        (a.id, a.status, *(a.outputs.get(name) for name in names), a.release, a.model, a.scored_at) for a in answers
+    ]
     console.table(["id", "status", *names, "release", "model", "scored at"], cells)
     console.result([answer.model_dump() for answer in answers])
 
@@ -148,7 +159,9 @@ def serve(
     settings = Settings.from_environment()
     tables = [folder.name for folder in pipeline_folders(settings)]
     if not tables:
-        raise DeclarationError(Problem("CFG_NOT_FOUND", str(settings.pipelines), "no pipeline is declared", "at least one"))
+        raise DeclarationError(
+            Problem("CFG_NOT_FOUND", str(settings.pipelines), "no pipeline is declared", "at least one")
+        )
     url = redis_url(settings.store, settings.redis_url)
     Console().say(f"serving {', '.join(tables)} on http://{host}:{port} (Ctrl-C stops it)")
     serve_tables(url, tables, host=host, port=port, workers=workers)
@@ -166,12 +179,17 @@ def validate(
     console, settings = Console(as_json=as_json), Settings.from_environment()
     names = pipelines or [folder.name for folder in pipeline_folders(settings)]
     if not names:
-        raise DeclarationError(Problem("CFG_NOT_FOUND", str(settings.pipelines), "no pipeline is declared", "<name>/pipeline.yaml"))
+        raise DeclarationError(
+            Problem("CFG_NOT_FOUND", str(settings.pipelines), "no pipeline is declared", "<name>/pipeline.yaml")
+        )
     problems: list[Problem] = []
     for name in names:
         found = validate_pipeline(settings, name)
         problems += found
-        console.say(f"{'✗' if found else '✓'} {name}: {f'{len(found)} problems' if found else 'sound'}", style="red" if found else "green")
+        console.say(
+            f"{'✗' if found else '✓'} {name}: {f'{len(found)} problems' if found else 'sound'}",
+            style="red" if found else "green",
+        )
     if problems:
         raise DeclarationError(*problems)
     console.result({"sound": names})
@@ -183,7 +201,10 @@ def new(
     source: Annotated[Path, typer.Option("--from", help="A CSV or Parquet file, one row an entity.")],
     key: Annotated[str, typer.Option(help="Column that names an entity; several with commas.")],
     target: Annotated[str, typer.Option(help="Column to predict.")],
-    date: Annotated[str | None, typer.Option("--date-column", help="Column to split by time; found, when left out.")] = None,
+    date: Annotated[
+        str | None, typer.Option("--date-column", help="Column to split by time; found, when left out.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the folder.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write a pipeline folder for your own table: it validates, trains, runs and serves as it is."""
@@ -193,7 +214,7 @@ def new(
     with console.step("read the table") as step:
         columns = [column.strip() for column in key.split(",")]
         today = dt.datetime.now(dt.UTC).date()
-        folder = scaffold(settings, name, table=source, key=columns, target=target, date=date, today=today)
+        folder = scaffold(settings, name, table=source, key=columns, target=target, date=date, force=force, today=today)
         step.detail = f"wrote {folder}"
     console.say(f"next: almanac validate {name} && almanac train {name} && almanac run {name} --date {today}")
     console.result({"folder": str(folder)})
@@ -225,15 +246,19 @@ def demo_data(
 
 
 @app.command()
-def demo() -> None:
+def demo(
+    picture: Annotated[Path | None, typer.Option(hidden=True, help="Save the page as an SVG, for the docs.")] = None,
+) -> None:
     """Show the whole of it on real flights: train, run, publish, look up, block, roll back."""
-    from jobs.demo import demo as show
+    from jobs.demo import show_demo
 
-    show()
+    show_demo(picture=picture)
 
 
 @app.command()
-def schema(name: Annotated[str, typer.Argument(metavar="NAME", help="pipeline, expectations, report, ...")] = "pipeline") -> None:
+def schema(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="pipeline, expectations, report, ...")] = "pipeline",
+) -> None:
     """Print the JSON Schema of a file or message, for editors and for other languages."""
     from schemas.export import json_schemas
 
@@ -250,11 +275,21 @@ def _options(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log 
 
 
 def main() -> None:
-    """Run a command; an error of ours becomes its lines and its exit code."""
+    """Run a command; an error becomes its lines and its exit code."""
+    console = Console(as_json="--json" in sys.argv)
     try:
         app()
     except AlmanacError as err:
-        Console(as_json="--json" in sys.argv).error(err)
+        console.error(err)
         sys.exit(err.exit_code)
+    except Exception as err:  # the outermost frame: a person gets a line, -v gets the traceback
+        logger.info("unexpected", exc_info=True)
+        first = str(err).strip().partition("\n")[0][:300]
+        console.error(
+            UnavailableError(
+                Problem("UNEXPECTED", type(err).__name__, first, f"-v shows more; so may {SPARK_LOG} in the store")
+            )
+        )
+        sys.exit(UnavailableError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)  # as a shell tells it: 128 and the number of SIGINT

@@ -59,7 +59,12 @@ class Console:
         line.add_column(width=14, no_wrap=True)
         line.add_column(ratio=1)
         line.add_column(justify="right", width=8)
-        line.add_row(Text(mark, style=style), Text(step.title, style="bold"), Text(step.detail), Text(f"{seconds:.1f} s", style="dim"))
+        line.add_row(
+            Text(mark, style=style),
+            Text(step.title, style="bold"),
+            Text(step.detail),
+            Text(f"{seconds:.1f} s", style="dim"),
+        )
         self.rich.print(line)
 
     def say(self, text: str, *, style: str = "") -> None:

@@ -50,7 +50,9 @@ def _data_folder() -> Path:
     # Not imported: its __init__ needs pkg_resources, which no longer exists.
     spec = find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise DeclarationError(Problem("ENV_DEMO", "Python packages", f"{_PACKAGE} is not installed", "the extra almanac[demo]"))
+        raise DeclarationError(
+            Problem("ENV_DEMO", "Python packages", f"{_PACKAGE} is not installed", "the extra almanac[demo]")
+        )
     return Path(spec.submodule_search_locations[0]) / "data"
 
 

@@ -48,7 +48,10 @@ def query_features(spark: SparkSession, declared: DeclaredPipeline, date: dt.dat
         frame = spark.sql(declared.features_sql, args={"ds": date})
     types = {field.name: field.dataType for field in frame.schema.fields}
     missing = [name for name in dict.fromkeys([*pipeline.entity.key, *pipeline.features.columns]) if name not in types]
-    problems = [Problem("SQL_COLUMN", where, f"column '{name}' is not selected", f"it among {', '.join(types)}") for name in missing]
+    problems = [
+        Problem("SQL_COLUMN", where, f"column '{name}' is not selected", f"it among {', '.join(types)}")
+        for name in missing
+    ]
     problems += [
         Problem("SQL_COLUMN_TYPE", f"{where}: {name}", types[name].simpleString(), "a key of string, integer or date")
         for name in pipeline.entity.key
@@ -66,7 +69,10 @@ def query_features(spark: SparkSession, declared: DeclaredPipeline, date: dt.dat
 
 def _typed(declared: DeclaredPipeline) -> list[Column]:
     pipeline = declared.pipeline
-    types = {**dict.fromkeys(pipeline.features.numeric, "double"), **dict.fromkeys(pipeline.features.categorical, "string")}
+    types = {
+        **dict.fromkeys(pipeline.features.numeric, "double"),
+        **dict.fromkeys(pipeline.features.categorical, "string"),
+    }
     # A key column that is a feature too keeps the key's type here; the bundle reads it as it needs.
     features = [F.col(name).cast(kind).alias(name) for name, kind in types.items() if name not in pipeline.entity.key]
     return [*(F.col(name) for name in pipeline.entity.key), *features]

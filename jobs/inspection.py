@@ -3,6 +3,7 @@
 import datetime as dt
 import math
 import re
+from array import array as packed
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Ints = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 Level = float | str | dt.date
 
@@ -128,13 +129,13 @@ def _column(
     read_values = [read(value.strip(" ") if is_text else value) for value in values]
     levels: list[Any] = sorted({value for value in read_values if value is not None})
     index = {level: code for code, level in enumerate(levels)}
-    recode = np.array([*(-1 if value is None else index[value] for value in read_values), -1], dtype=np.int64)
+    recode = np.array([*(-1 if value is None else index[value] for value in read_values), -1], dtype=np.int32)
     lost = [code for code, value in enumerate(read_values) if value is None and str(values[code]).strip(" ")]
     counts = np.bincount(codes[codes >= 0], minlength=len(values))
     return InspectedColumn(
         name=name,
         kind=kind,
-        levels=levels,
+        levels=packed("d", levels) if kind is Kind.NUMBER else levels,
         codes=recode[codes],
         is_text=is_text,
         has_not_finite=kind is Kind.NUMBER and any(_is_not_finite(values[code]) for code in lost),
@@ -145,7 +146,7 @@ def _column(
 def _encoded(array: pa.ChunkedArray) -> tuple[list[Any], Ints]:
     """The different values as they are stored, and each row's index of them, -1 for null."""
     encoded = array.dictionary_encode().combine_chunks()
-    return encoded.dictionary.to_pylist(), encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return encoded.dictionary.to_pylist(), encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
 
 
 def _as_is(text: str) -> str | None:

@@ -1,7 +1,9 @@
 """Publish a verified run: `spark-submit jobs/publish.py --pipeline P --date D`, or plain python."""
 
 from jobs.arguments import exit_with, job_arguments, parse_date
-from jobs.stages import gate, planned, publisher
+from jobs.stages import check_inputs, gate, publisher
+from lookup.store import Store
+from schemas.declared import load_pipeline
 from schemas.settings import Settings
 
 
@@ -10,9 +12,10 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="also what was rolled back, or is older than what is live")
     arguments = parser.parse_args()
     settings = Settings.from_environment()
-    plan = planned(settings, arguments.pipeline, parse_date(arguments.date), arguments.run_id)
-    gate(plan.store.report(plan.run_id))
-    publisher(settings, plan.declared).publish(plan.run_id, force=arguments.force)
+    declared = load_pipeline(settings, arguments.pipeline)
+    run_id = arguments.run_id or check_inputs(settings, declared.name, parse_date(arguments.date)).run_id
+    gate(Store(settings.store, declared.name).report(run_id))
+    publisher(settings, declared).publish(run_id, force=arguments.force)
 
 
 if __name__ == "__main__":

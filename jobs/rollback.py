@@ -14,7 +14,9 @@ def main() -> None:
     parser.add_argument("--reason", default="", help="kept in the release log")
     arguments = parser.parse_args()
     settings = Settings.from_environment()
-    moved = publisher(settings, load_pipeline(settings, arguments.pipeline)).roll_back(to=arguments.to, reason=arguments.reason)
+    moved = publisher(settings, load_pipeline(settings, arguments.pipeline)).roll_back(
+        to=arguments.to, reason=arguments.reason
+    )
     logging.getLogger(__name__).info("%s: %s", arguments.pipeline, summary(moved))
 
 

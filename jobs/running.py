@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from jobs.console import Console
+from jobs.session import SPARK_LOG, spark_session
 from jobs.stages import Plan, check_inputs, gate, publisher, score, smoke, summary
 from jobs.verification import verify
 from lookup.publisher import Outcome, Published
@@ -46,7 +47,9 @@ def run(
     with console.step("check inputs") as step:
         plan = check_inputs(settings, pipeline, date)
         files = plan.snapshot.fingerprints
-        step.detail = f"run {plan.run_id}: {len(files)} files of {len(plan.snapshot.sources)} sources, model {plan.bundle.id}"
+        step.detail = (
+            f"run {plan.run_id}: {len(files)} files of {len(plan.snapshot.sources)} sources, model {plan.bundle.id}"
+        )
     spark = cache(lambda: _session(plan))
     with console.step("score") as step:
         manifest = score(plan, spark)
@@ -70,9 +73,7 @@ def run(
 
 
 def _session(plan: Plan) -> "SparkSession":
-    from jobs.session import spark_session
-
-    return spark_session(f"almanac {plan.declared.name} {plan.run_id}")
+    return spark_session(f"almanac {plan.declared.name} {plan.run_id}", log=plan.settings.store / SPARK_LOG)
 
 
 def _counts(manifest: RunManifest) -> str:
@@ -83,5 +84,9 @@ def _counts(manifest: RunManifest) -> str:
 
 def _verdict(report: Report) -> str:
     tally = {verdict: sum(check.verdict is verdict for check in report.checks) for verdict in Verdict}
-    parts = [f"{tally[verdict]} {word}" for verdict, word in zip(Verdict, ("passed", "warned", "failed"), strict=True) if tally[verdict]]
+    parts = [
+        f"{tally[verdict]} {word}"
+        for verdict, word in zip(Verdict, ("passed", "warned", "failed"), strict=True)
+        if tally[verdict]
+    ]
     return f"{report.verdict}: {', '.join(parts)} of {len(report.checks)} checks"

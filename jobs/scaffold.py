@@ -6,16 +6,17 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.inspection import inspect_column, shown
+from jobs.inspection import InspectedColumn, inspect_column, shown
 from jobs.scaffold_files import expectations_yaml, features_sql, pipeline_yaml
 from jobs.scaffold_plan import Plan, ascii_name, label_sql, plan_features, plan_split
 from jobs.tablefile import TableFile, inspect_key, read_table_file
-from jobs.targets import gives_away, inspect_target
+from jobs.targets import Target, gives_away, inspect_target
 from schemas.declared import PIPELINE_FILE, read_folder
 from schemas.errors import DeclarationError, InputError, Problem
 from schemas.pipeline import COLUMN_PATTERN, NAME_PATTERN
@@ -59,16 +60,22 @@ def scaffold(
     file = read_table_file(table)
     _check_flags(file, key, target, date)
     plan = _plan(settings, name, file, key, target, date, today or dt.datetime.now(dt.UTC).date())
-    texts = {
-        PIPELINE_FILE: pipeline_yaml(plan),
+    _write(folder, _texts(plan), force)
+    return folder
+
+
+def _texts(plan: Plan) -> dict[str, str]:
+    declaration = pipeline_yaml(plan)
+    if (size := len(declaration.encode())) > MAX_BYTES:
+        found = f"{len(plan.features):,} features make a declaration of {size:,} bytes"
+        raise InputError(
+            Problem("SCAFFOLD_TOO_WIDE", str(plan.file.path), found, f"at most {MAX_BYTES:,}; leave columns out")
+        )
+    return {
+        PIPELINE_FILE: declaration,
         "features.sql": features_sql(plan),
         "expectations.yaml": expectations_yaml(plan),
     }
-    if (largest := max(len(text.encode()) for name, text in texts.items() if name.endswith(".yaml"))) > MAX_BYTES:
-        found = f"{len(plan.features):,} features make a declaration of {largest:,} bytes"
-        raise InputError(Problem("SCAFFOLD_TOO_WIDE", str(table), found, f"at most {MAX_BYTES:,}; leave columns out"))
-    _write(folder, texts, force)
-    return folder
 
 
 def _check_name(name: str, folder: Path, force: bool) -> None:
@@ -142,8 +149,7 @@ def _plan(
 ) -> Plan:
     repeated = _check_unique(file, key, target_name)
     target = inspect_target(inspect_column(target_name, file.columns[target_name]))
-    columns = [inspect_column(column, array) for column, array in file.columns.items() if column != target_name]
-    leaks = {column.name: why for column in columns if column.name not in key and (why := gives_away(column, target))}
+    columns, leaks = _inspect(file, key, target)
     candidates = [column for column in columns if column.name not in leaks]
     split = plan_split(candidates, target, date)
     features, left_out = plan_features(candidates, key)
@@ -167,6 +173,21 @@ def _plan(
         split=split,
         today=today,
     )
+
+
+def _inspect(file: TableFile, key: Sequence[str], target: Target) -> tuple[list[InspectedColumn], dict[str, str]]:
+    """Every column but the target, and why those that give it away do."""
+    columns: list[InspectedColumn] = []
+    leaks: dict[str, str] = {}
+    for name, array in file.columns.items():
+        if name == target.column.name:
+            continue
+        column = inspect_column(name, array)
+        if name not in key and (why := gives_away(column, target)):
+            leaks[name] = why
+        # The different texts of a column that is no feature may be as many as the rows: they are let go.
+        columns.append(replace(column, levels=()) if column.unusable else column)
+    return columns, leaks
 
 
 def _check_unique(file: TableFile, key: list[str], target: str) -> int:

@@ -146,7 +146,9 @@ class _ScoreTask:
                 predictions.write(_predictions(bundle, batch))
                 features.write(batch.select(kept))
             files = [predictions.finish(), features.finish()]
-        parity = Parity(model=bundle.id, rows=bundle.manifest.training.holdout_rows, max_abs_difference=difference, workers=1)
+        parity = Parity(
+            model=bundle.id, rows=bundle.manifest.training.holdout_rows, max_abs_difference=difference, workers=1
+        )
         return {"files": [file.model_dump() for file in files], "parity": parity.model_dump()}
 
 
@@ -180,4 +182,6 @@ def _chained(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[
 def _predictions(bundle: Bundle, batch: pa.RecordBatch) -> pa.RecordBatch:
     schema = prediction_schema(tuple(output.name for output in bundle.manifest.outputs))
     routed = [pa.repeat(value, batch.num_rows) for value in (bundle.id, CHAMPION, SCORED)]
-    return pa.RecordBatch.from_arrays([batch.column(ENTITY_ID), pa.array(bundle.predict(batch)), *routed], schema=schema)
+    return pa.RecordBatch.from_arrays(
+        [batch.column(ENTITY_ID), pa.array(bundle.predict(batch)), *routed], schema=schema
+    )

@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +18,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SPARK_LOG = "spark.log"
 _MINIMUM_JAVA = 17
 # The folder is beside jobs/ in a checkout and inside it in a wheel.
 _CONF_FOLDERS = (Path(__file__).parent.parent / "spark-conf", Path(__file__).parent / "_spark_conf")
 
 
-def spark_session(name: str) -> "SparkSession":
+def spark_session(name: str, *, log: Path | None = None) -> "SparkSession":
     """A session for one run: its own temporary views, on the process's one Spark context.
+
+    Args:
+        name: Of the application.
+        log: Where what Spark's JVM says goes, so that a page for people stays readable; else to standard error.
 
     Raises:
         DeclarationError: Java is missing or too old, or the settings file is not there.
@@ -41,9 +48,27 @@ def spark_session(name: str) -> "SparkSession":
     if not submitted and SparkSession.getActiveSession() is None:
         for key, value in _properties(os.environ.get("ALMANAC_SPARK_CONF", "local")).items():
             builder = builder.config(key, value)
-    session = builder.getOrCreate()
+    with _standard_error_to(log):
+        session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     return session.newSession()
+
+
+@contextmanager
+def _standard_error_to(log: Path | None) -> Iterator[None]:
+    """Let processes that start meanwhile, such as the JVM, write their standard error to `log`."""
+    if log is None:
+        yield
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    saved = os.dup(2)
+    try:
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def _properties(place: str) -> dict[str, str]:
@@ -53,9 +78,14 @@ def _properties(place: str) -> dict[str, str]:
         if path.is_file():
             lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
             pairs = (re.split(r"[\s=:]+", line, maxsplit=1) for line in lines if line and not line.startswith("#"))
-            return {key: value for key, value in pairs}
+            return dict(pairs)
     raise DeclarationError(
-        Problem("CFG_SPARK_CONF", "ALMANAC_SPARK_CONF", f"no such settings: {place}", "local, standalone, yarn, kubernetes or a path")
+        Problem(
+            "CFG_SPARK_CONF",
+            "ALMANAC_SPARK_CONF",
+            f"no such settings: {place}",
+            "local, standalone, yarn, kubernetes or a path",
+        )
     )
 
 

@@ -3,15 +3,17 @@
 import logging
 
 from jobs.arguments import exit_with, job_arguments, parse_date
-from jobs.stages import planned, smoke
+from jobs.stages import check_inputs, smoke
+from schemas.declared import load_pipeline
 from schemas.settings import Settings
 
 
 def main() -> None:
     arguments = job_arguments(__doc__ or "").parse_args()
     settings = Settings.from_environment()
-    plan = planned(settings, arguments.pipeline, parse_date(arguments.date), arguments.run_id)
-    logging.getLogger(__name__).info("run %s: %d entities read back", plan.run_id, smoke(settings, plan.declared.name, plan.run_id))
+    pipeline = load_pipeline(settings, arguments.pipeline).name
+    run_id = arguments.run_id or check_inputs(settings, pipeline, parse_date(arguments.date)).run_id
+    logging.getLogger(__name__).info("run %s: %d entities read back", run_id, smoke(settings, pipeline, run_id))
 
 
 if __name__ == "__main__":

@@ -113,7 +113,10 @@ def _files(source: Source, root: Path, where: str, start: dt.date, end: dt.date 
     if missing := [day for day in expected if day not in present]:
         newest = max((p.name for p in root.glob(f"{source.partition_by}=*")), default="none")
         raise InputError(
-            *(Problem("IN_STALE", where, f"no partition {folders[day].name}", f"it under {root}; newest is {newest}") for day in missing)
+            *(
+                Problem("IN_STALE", where, f"no partition {folders[day].name}", f"it under {root}; newest is {newest}")
+                for day in missing
+            )
         )
     return tuple(file for day in present for file in _files_of(folders[day], f"{where} {folders[day].name}"))
 
@@ -121,7 +124,9 @@ def _files(source: Source, root: Path, where: str, start: dt.date, end: dt.date 
 def _files_of(folder: Path, where: str) -> tuple[Path, ...]:
     entries = sorted(folder.iterdir())
     if any(entry.name == "_temporary" for entry in entries):
-        raise InputError(Problem("IN_INCOMPLETE", where, f"{folder}/_temporary: a write did not finish", "a finished folder"))
+        raise InputError(
+            Problem("IN_INCOMPLETE", where, f"{folder}/_temporary: a write did not finish", "a finished folder")
+        )
     files = tuple(entry for entry in entries if entry.is_file() and not entry.name.startswith(_HIDDEN))
     if not files:
         raise InputError(Problem("IN_EMPTY", where, f"no data file in {folder}", "at least one"))
@@ -130,13 +135,20 @@ def _files_of(folder: Path, where: str) -> tuple[Path, ...]:
 
 def _common_schema(source: Source, root: Path, files: tuple[Path, ...], where: str) -> pa.Schema:
     schemas = {file: _schema(source, file, where) for file in files}
-    problems = [problem for file, schema in schemas.items() for problem in _contract_problems(source, schema, where, file)]
+    problems = [
+        problem for file, schema in schemas.items() for problem in _contract_problems(source, schema, where, file)
+    ]
     first = next(iter(schemas.values()))
     for file, schema in schemas.items():
         if not schema.equals(first):
             different = sorted({str(field) for field in schema} ^ {str(field) for field in first})
             problems.append(
-                Problem("IN_SCHEMA_MIXED", f"{where} {file.relative_to(root.parent)}", f"differs in {', '.join(different[:4])}", f"the columns of {files[0].name}")
+                Problem(
+                    "IN_SCHEMA_MIXED",
+                    f"{where} {file.relative_to(root.parent)}",
+                    f"differs in {', '.join(different[:4])}",
+                    f"the columns of {files[0].name}",
+                )
             )
     if problems:
         raise InputError(*problems)
@@ -177,7 +189,12 @@ def _contract_problems(source: Source, schema: pa.Schema, where: str, file: Path
     folded = [name.lower() for name in schema.names]
     for name in schema.names:
         if folded.count(name.lower()) > 1:
-            yield Problem("IN_COLUMN_DUPLICATE", f"{where} {file.name}", f"'{name}' more than once", "names that differ in more than case")
+            yield Problem(
+                "IN_COLUMN_DUPLICATE",
+                f"{where} {file.name}",
+                f"'{name}' more than once",
+                "names that differ in more than case",
+            )
     for name, expected in source.columns.items():
         if name == source.partition_by:
             continue

@@ -69,7 +69,9 @@ def check_inputs(settings: Settings, pipeline: str, date: dt.date) -> Plan:
     snapshot = take_snapshot(settings, declared.pipeline, date)
     store = Store(settings.store, declared.name)
     reference = declared.pipeline.models.champion.bundle
-    bundle = open_bundle(find_bundle(store.bundles, reference, where=f"{pipeline}/pipeline.yaml: models.champion.bundle"))
+    bundle = open_bundle(
+        find_bundle(store.bundles, reference, where=f"{pipeline}/pipeline.yaml: models.champion.bundle")
+    )
     check_promises(bundle)
     return Plan(settings=settings, declared=declared, date=date, snapshot=snapshot, bundle=bundle)
 
@@ -82,12 +84,16 @@ def planned(settings: Settings, pipeline: str, date: dt.date, run_id: str | None
     """
     plan = check_inputs(settings, pipeline, date)
     if run_id not in (None, plan.run_id):
-        raise InputError(Problem("IN_CHANGED", f"{pipeline} {date}", f"now run {plan.run_id}", f"{run_id}; start again at check_inputs"))
+        raise InputError(
+            Problem(
+                "IN_CHANGED", f"{pipeline} {date}", f"now run {plan.run_id}", f"{run_id}; start again at check_inputs"
+            )
+        )
     return plan
 
 
 def score(plan: Plan, spark: GetSpark) -> RunManifest:
-    """Stage the run's predictions, quarantine and features in the store; nothing is done where they are there, whole."""
+    """Stage the run's predictions, quarantine and features; nothing is done where they are there, whole."""
     store, run_id = plan.store, plan.run_id
     folder = store.run_folder(run_id)
     if (folder / MANIFEST_FILE).is_file():
@@ -105,7 +111,13 @@ def score(plan: Plan, spark: GetSpark) -> RunManifest:
         _move_into_place(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    logger.info("run %s: scored %d of %d entities, %.1f s", run_id, manifest.counts.scored, manifest.counts.entities, sum(manifest.seconds.values()))
+    logger.info(
+        "run %s: scored %d of %d entities, %.1f s",
+        run_id,
+        manifest.counts.scored,
+        manifest.counts.entities,
+        sum(manifest.seconds.values()),
+    )
     return manifest
 
 
@@ -120,7 +132,9 @@ def _score_into(folder: Path, plan: Plan, spark: "SparkSession") -> RunManifest:
     pipeline = plan.declared.pipeline
     register_sources(spark, plan.declared, plan.snapshot)
     features = query_features(spark, plan.declared, plan.date)
-    judged = judge_rows(features, pipeline.entity.key, pipeline.rules, where=f"{plan.declared.name}/pipeline.yaml").persist()
+    judged = judge_rows(
+        features, pipeline.entity.key, pipeline.rules, where=f"{plan.declared.name}/pipeline.yaml"
+    ).persist()
     try:
         counts, aside = _count(judged, features)
         counted = clock()
@@ -161,7 +175,9 @@ def _count(judged: "DataFrame", features: "DataFrame") -> tuple[Counts, int]:
     ).first()
     if totals is None:
         raise InputError(Problem("IN_EMPTY", "features.sql", "no answer", "rows"))
-    by_reason = judged.select(F.explode(REASONS).alias("reason")).groupBy("reason").count().collect() if totals["aside"] else []
+    by_reason = (
+        judged.select(F.explode(REASONS).alias("reason")).groupBy("reason").count().collect() if totals["aside"] else []
+    )
     quarantined = totals["keys"] + totals["keyless"]
     counts = Counts(
         entities=totals["scored"] + quarantined,
@@ -190,15 +206,22 @@ def gate(report: Report) -> None:
     """
     if report.verdict is Verdict.FAIL:
         failures = report.failures or ()
-        problems = [Problem("BLOCKED", f"{report.pipeline} run {report.run_id}: {check.name}", check.observed, check.expected) for check in failures]
-        raise BlockedError(*(problems or [Problem("BLOCKED", f"{report.pipeline} run {report.run_id}", "no check ran", "checks")]))
+        problems = [
+            Problem("BLOCKED", f"{report.pipeline} run {report.run_id}: {check.name}", check.observed, check.expected)
+            for check in failures
+        ]
+        raise BlockedError(
+            *(problems or [Problem("BLOCKED", f"{report.pipeline} run {report.run_id}", "no check ran", "checks")])
+        )
 
 
 def publisher(settings: Settings, declared: DeclaredPipeline) -> Publisher:
     """The publisher of a pipeline, on the configured Redis or this store's own."""
     table = RedisTable(connect(redis_url(settings.store, settings.redis_url)), declared.name)
     publish = declared.pipeline.publish
-    return Publisher(Store(settings.store, declared.name), table, keep=publish.keep, grace_seconds=publish.grace_seconds)
+    return Publisher(
+        Store(settings.store, declared.name), table, keep=publish.keep, grace_seconds=publish.grace_seconds
+    )
 
 
 def smoke(settings: Settings, pipeline: str, run_id: str, *, ids: int = 20) -> int:
@@ -211,7 +234,9 @@ def smoke(settings: Settings, pipeline: str, run_id: str, *, ids: int = 20) -> i
     manifest = store.manifest(run_id)
     live = store.live()
     if live is None or live.run_id != run_id:
-        raise InputError(Problem("SMOKE", f"{pipeline} run {run_id}", f"live is {live.run_id if live else 'nothing'}", "this run"))
+        raise InputError(
+            Problem("SMOKE", f"{pipeline} run {run_id}", f"live is {live.run_id if live else 'nothing'}", "this run")
+        )
     expected = [row for _, row in zip(range(ids), rows(store, manifest), strict=False)]
     with connect(redis_url(settings.store, settings.redis_url)) as client:
         head, answers = Reader(client, pipeline).lookup([row.entity for row in expected])

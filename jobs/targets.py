@@ -67,7 +67,7 @@ def _classes(column: InspectedColumn) -> tuple[list[Any], Ints]:
     if len(levels) > 2:
         levels = [level for level in levels if level not in MISSING]
     index = {level: code for code, level in enumerate(levels)}
-    return levels, np.array([*(index.get(level, -1) for level in lowered), -1], dtype=np.int64)[column.codes]
+    return levels, np.array([*(index.get(level, -1) for level in lowered), -1], dtype=np.int32)[column.codes]
 
 
 def _binary(column: InspectedColumn, levels: list[Any], codes: Ints) -> Target:
@@ -96,7 +96,7 @@ def gives_away(column: InspectedColumn, target: Target) -> str | None:
     present = column.codes >= 0
     if known.sum() < MIN_LEAK_ROWS:
         return None
-    if target.objective == "binary" and _is_one_to_one(present[known].astype(np.int64), target.outcome[known]):
+    if target.objective == "binary" and _is_one_to_one(present[known].astype(np.int32), target.outcome[known]):
         return "it is filled for one class only, and always"
     both = known & present
     if both.sum() < max(MIN_LEAK_ROWS, known.sum() / 2):

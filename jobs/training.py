@@ -81,7 +81,9 @@ def train(spark: SparkSession, settings: Settings, declared: DeclaredPipeline) -
     return Trained(bundle, seconds)
 
 
-def _labelled(spark: SparkSession, settings: Settings, declared: DeclaredPipeline, snapshot: Snapshot, today: dt.date) -> pa.Table:
+def _labelled(
+    spark: SparkSession, settings: Settings, declared: DeclaredPipeline, snapshot: Snapshot, today: dt.date
+) -> pa.Table:
     """Entity id, features, label and split of every entity with a label, sorted by entity id."""
     pipeline = declared.pipeline
     labels = _label_rows(spark, declared, snapshot)
@@ -134,14 +136,20 @@ def _split(rows: pa.Table, declared: DeclaredPipeline) -> tuple[pa.Table, pa.Tab
     labels = _labels(rows)
     if declared.pipeline.training.objective == "binary" and not np.isin(labels, (0.0, 1.0)).all():
         wrong = sorted({float(label) for label in labels[~np.isin(labels, (0.0, 1.0))]})
-        raise InputError(Problem("TRAIN_LABEL", f"{where}.label", f"values {wrong[:5]}", "0 and 1, or objective: regression"))
+        raise InputError(
+            Problem("TRAIN_LABEL", f"{where}.label", f"values {wrong[:5]}", "0 and 1, or objective: regression")
+        )
     held_out = rows.column(_HELD_OUT)
     training, holdout = rows.filter(pc.invert(held_out)), rows.filter(held_out)
     for name, part in (("to train on", training), ("held out", holdout)):
         if part.num_rows == 0:
-            raise InputError(Problem("TRAIN_EMPTY", f"{where}.split", f"no labelled row is {name}", "some on each side"))
+            raise InputError(
+                Problem("TRAIN_EMPTY", f"{where}.split", f"no labelled row is {name}", "some on each side")
+            )
         if declared.pipeline.training.objective == "binary" and np.unique(_labels(part)).size == 1:
-            raise InputError(Problem("TRAIN_LABEL", f"{where}.label", f"one value only among the rows {name}", "both 0 and 1"))
+            raise InputError(
+                Problem("TRAIN_LABEL", f"{where}.label", f"one value only among the rows {name}", "both 0 and 1")
+            )
     return training, holdout
 
 
@@ -159,7 +167,9 @@ def _features(pipeline: Pipeline, training: pa.Table) -> tuple[Feature, ...]:
     for name in pipeline.features.categorical:
         seen = sorted(pc.unique(pc.cast(training.column(name), pa.string())).drop_null().to_pylist())
         if len(seen) > MAX_CATEGORIES:
-            raise InputError(Problem("TRAIN_CATEGORIES", f"feature {name}", f"{len(seen)} categories", f"at most {MAX_CATEGORIES}"))
+            raise InputError(
+                Problem("TRAIN_CATEGORIES", f"feature {name}", f"{len(seen)} categories", f"at most {MAX_CATEGORIES}")
+            )
         categorical.append(Feature(name=name, kind="categorical", categories=tuple(seen)))
     return (*numeric, *categorical)
 
@@ -185,7 +195,12 @@ def _fit(pipeline: Pipeline, features: tuple[Feature, ...], training: pa.Table) 
 
 
 def _manifest(
-    declared: DeclaredPipeline, snapshot: Snapshot, features: tuple[Feature, ...], metrics: dict[str, float], rows: int, holdout_rows: int
+    declared: DeclaredPipeline,
+    snapshot: Snapshot,
+    features: tuple[Feature, ...],
+    metrics: dict[str, float],
+    rows: int,
+    holdout_rows: int,
 ) -> BundleManifest:
     training = declared.pipeline.training
     split = training.split
@@ -197,7 +212,9 @@ def _manifest(
         holdout_rows=holdout_rows,
         start=training.start,
         end=training.end,
-        split=f"held out from {split.at} by {split.by}" if split.by else f"{split.holdout_share} held out at random by entity",
+        split=f"held out from {split.at} by {split.by}"
+        if split.by
+        else f"{split.holdout_share} held out at random by entity",
         label=training.label,
         params=training.params,
         rounds=training.rounds,

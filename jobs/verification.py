@@ -3,7 +3,7 @@
 import datetime as dt
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import starmap
 from pathlib import Path
@@ -97,7 +97,9 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark, *, again: bool = 
     write_atomically(folder / REPORT_PAGE, page)
     # Last, because publish asks for this file: a report that can be read is one that is complete.
     write_atomically(folder / REPORT_FILE, report.model_dump_json(indent=2) + "\n")
-    logger.info("run %s: %s, %d checks, %.1f s", manifest.run_id, report.verdict, len(results), time.monotonic() - started)
+    logger.info(
+        "run %s: %s, %d checks, %.1f s", manifest.run_id, report.verdict, len(results), time.monotonic() - started
+    )
     return report
 
 
@@ -111,7 +113,9 @@ def measure_run(folder: Path, manifest: RunManifest, pipeline: Pipeline) -> Meas
     return Measures(predictions=predictions, features=features, slices=slices)
 
 
-def _batches(folder: Path, manifest: RunManifest, part: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+def _batches(
+    folder: Path, manifest: RunManifest, part: str, columns: list[str] | None = None
+) -> Iterator[pa.RecordBatch]:
     for file in manifest.files_in(part):
         with pq.ParquetFile(folder / file.path, page_checksum_verification=True) as parquet:
             yield from parquet.iter_batches(columns=columns)
@@ -126,7 +130,9 @@ def _joined(folder: Path, manifest: RunManifest, columns: list[str]) -> Iterator
 
 def _beside(predictions: pa.RecordBatch, features: pa.RecordBatch) -> pa.RecordBatch:
     if not predictions.column(ENTITY_ID).equals(features.column(ENTITY_ID)):
-        raise InputError(Problem("OUT_ORDER", "staged files", "features and predictions differ in order", "the same rows"))
+        raise InputError(
+            Problem("OUT_ORDER", "staged files", "features and predictions differ in order", "the same rows")
+        )
     rest = [name for name in predictions.schema.names if name not in (ENTITY_ID, *ROUTE_COLUMNS)]
     arrays = [*features.columns, *(predictions.column(name) for name in rest)]
     return pa.RecordBatch.from_arrays(arrays, names=[*features.schema.names, *rest])
@@ -142,7 +148,9 @@ def _measures(folder: Path) -> Measures:
         return Measures.model_validate_json((folder / PROFILE_FILE).read_bytes())
     except (OSError, ValidationError) as err:
         # The live release passed with this file: without it there is no baseline, and without that no verdict.
-        raise InputError(Problem("OUT_FORMAT", str(folder / PROFILE_FILE), str(err).splitlines()[0], "the live release's profile")) from err
+        raise InputError(
+            Problem("OUT_FORMAT", str(folder / PROFILE_FILE), str(err).splitlines()[0], "the live release's profile")
+        ) from err
 
 
 def _check(
@@ -154,24 +162,24 @@ def _check(
     spark: GetSpark,
 ) -> list[CheckResult]:
     checks = plan.declared.pipeline.checks
-    outputs = tuple(output.name for output in manifest.outputs)
-    live_counts = live.counts if live else None
-    results = [
-        *evaluated("inputs unchanged", "inputs", partial(_check_inputs, plan, manifest)),
-        *evaluated("every entity accounted for", "coverage", partial(_check_coverage, plan, manifest, spark)),
-        *evaluated("predictions are finite", "coverage", partial(check_finite, measures.predictions, outputs)),
-        *evaluated("enough entities", "entities", partial(check_entities, manifest.counts, live_counts, checks.entities)),
-        *evaluated("quarantined share", "quarantine", partial(check_quarantine, manifest.counts, checks.max_quarantined)),
-        *evaluated("bundle reproduces its holdout", "parity", partial(check_workers, manifest.parity)),
-        *_check_expectations(plan, manifest, spark),
-        *evaluated(
-            "drift", "drift",
-            lambda: check_drift(measures.predictions, before.predictions if before else None, outputs=outputs, levels=checks.drift),
-        ),
-    ]  # fmt: skip
+    counts, outputs = manifest.counts, tuple(output.name for output in manifest.outputs)
+    now, then = measures.predictions, before.predictions if before else None
+    own: tuple[tuple[str, Family, Callable[[], CheckResult | list[CheckResult]]], ...] = (
+        ("inputs unchanged", "inputs", lambda: _check_inputs(plan, manifest)),
+        ("every entity accounted for", "coverage", lambda: _check_coverage(plan, manifest, spark)),
+        ("predictions are finite", "coverage", lambda: check_finite(now, outputs)),
+        ("enough entities", "entities", lambda: check_entities(counts, live.counts if live else None, checks.entities)),
+        ("quarantined share", "quarantine", lambda: check_quarantine(counts, checks.max_quarantined)),
+        ("bundle reproduces its holdout", "parity", lambda: check_workers(manifest.parity)),
+        ("drift", "drift", lambda: check_drift(now, then, outputs=outputs, levels=checks.drift)),
+    )
+    results = [result for name, family, check in own for result in evaluated(name, family, check)]
+    results += _check_expectations(plan, manifest, spark)
     declared = checks.slices
     if declared and (slices := measures.slices):
-        results += evaluated("slices", "slices", lambda: check_slices(slices, before.slices if before else None, declared))
+        results += evaluated(
+            "slices", "slices", lambda: check_slices(slices, before.slices if before else None, declared)
+        )
     return results
 
 
@@ -203,7 +211,10 @@ def _check_coverage(plan: Plan, manifest: RunManifest, spark: GetSpark) -> Check
 
 def _check_expectations(plan: Plan, manifest: RunManifest, spark: GetSpark) -> Iterator[CheckResult]:
     folder = plan.store.run_folder(manifest.run_id)
-    suites = ((FEATURES, "inputs", plan.declared.suites.inputs), (PREDICTIONS, "predictions", plan.declared.suites.predictions))
+    suites = (
+        (FEATURES, "inputs", plan.declared.suites.inputs),
+        (PREDICTIONS, "predictions", plan.declared.suites.predictions),
+    )
     for part, name, expectations in suites:
         check = partial(_check_suite, name, expectations, str(folder / part), spark)
         yield from evaluated(f"expectations of {name}", "expectations", check)

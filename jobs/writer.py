@@ -35,7 +35,9 @@ class SteadyWriter:
         )
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._writer.close()
         self._temporary.unlink(missing_ok=True)
 
@@ -59,7 +61,9 @@ class SteadyWriter:
         table = pa.Table.from_batches(self._pending, self._schema).combine_chunks()
         rows = table.num_rows // ROW_GROUP_ROWS * ROW_GROUP_ROWS if whole_groups_only else table.num_rows
         for start in range(0, rows, ROW_GROUP_ROWS):
-            self._writer.write_table(table.slice(start, min(ROW_GROUP_ROWS, rows - start)), row_group_size=ROW_GROUP_ROWS)
+            self._writer.write_table(
+                table.slice(start, min(ROW_GROUP_ROWS, rows - start)), row_group_size=ROW_GROUP_ROWS
+            )
         self._rows += rows
         rest = table.slice(rows)
         self._pending, self._pending_rows = rest.to_batches(), rest.num_rows

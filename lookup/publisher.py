@@ -74,7 +74,12 @@ class Publisher:
         state = {release.run_id: release for release in self._store.releases()}.get(run_id)
         if state and state.state is ReleaseState.ROLLED_BACK and not force:
             raise RefusedError(
-                Problem("ROLLED_BACK", f"{self._store.pipeline} run {run_id}", f"release {state.number} was rolled back", "another run, or --force")
+                Problem(
+                    "ROLLED_BACK",
+                    f"{self._store.pipeline} run {run_id}",
+                    f"release {state.number} was rolled back",
+                    "another run, or --force",
+                )
             )
         self._table.preflight()
         commit = self._store.commit(manifest)
@@ -104,7 +109,9 @@ class Publisher:
         """
         live = self._store.live()
         if live is None:
-            raise RefusedError(Problem("ROLLBACK_TARGET", self._store.pipeline, "nothing is live", "a published release"))
+            raise RefusedError(
+                Problem("ROLLBACK_TARGET", self._store.pipeline, "nothing is live", "a published release")
+            )
         head = self._table.head()
         if to == live.release or (to is None and (head is None or head.version != live.release)):
             # An attempt that was killed behind its log entry is finished, not rolled back once more.
@@ -120,7 +127,12 @@ class Publisher:
         retired = [release for release in self._store.releases() if release.state is ReleaseState.RETIRED]
         if not retired:
             raise RefusedError(
-                Problem("ROLLBACK_TARGET", self._store.pipeline, "no earlier release was live", "two publications before a rollback")
+                Problem(
+                    "ROLLBACK_TARGET",
+                    self._store.pipeline,
+                    "no earlier release was live",
+                    "two publications before a rollback",
+                )
             )
         return retired[-1]
 
@@ -152,7 +164,9 @@ class Publisher:
         if (found := self._table.count(head)) != head.entities:
             raise InputError(Problem("STORE_COUNT", where, f"{found} rows in Redis", f"{head.entities}"))
         if wrong := self._table.differing(head, sample):
-            raise InputError(Problem("STORE_ROWS", where, f"{len(wrong)} of {len(sample)} sampled rows differ", "the store's"))
+            raise InputError(
+                Problem("STORE_ROWS", where, f"{len(wrong)} of {len(sample)} sampled rows differ", "the store's")
+            )
 
 
 def head_of(manifest: RunManifest, entry: LogEntry) -> Head:

@@ -76,7 +76,12 @@ class Store:
         where = str(self.run_folder(run_id) / REPORT_FILE)
         if report.run_id != run_id or report.content != manifest.content:
             raise RefusedError(
-                Problem("PUBLISH_UNVERIFIED", where, f"content {report.content[:12]}…", f"the staged {manifest.content[:12]}…")
+                Problem(
+                    "PUBLISH_UNVERIFIED",
+                    where,
+                    f"content {report.content[:12]}…",
+                    f"the staged {manifest.content[:12]}…",
+                )
             )
         if report.verdict is Verdict.FAIL:
             failed = ", ".join(check.name for check in report.failures) or "no check ran"
@@ -98,7 +103,12 @@ class Store:
         known = {release.number: release for release in self.releases()}
         if number not in known:
             raise RefusedError(
-                Problem("RELEASE_UNKNOWN", f"{self.pipeline}: release {number}", "no such release", f"one of {_listed(known)}")
+                Problem(
+                    "RELEASE_UNKNOWN",
+                    f"{self.pipeline}: release {number}",
+                    "no such release",
+                    f"one of {_listed(known)}",
+                )
             )
         return known[number]
 

@@ -48,7 +48,7 @@ class RedisTable:
         """What readers follow now; None before the first publish, and where Redis lost its data."""
         with redis_errors(f"table '{self.name}'"):
             raw = self._client.get(head_key(self.name))
-        return None if raw is None else read_head(cast(bytes, raw), self.name)
+        return None if raw is None else read_head(cast("bytes", raw), self.name)
 
     def preflight(self) -> None:
         """Refuse a server that could drop predictions without a word.
@@ -117,11 +117,21 @@ class RedisTable:
             )
         if outcome == b"fenced":
             raise RefusedError(
-                Problem("PUBLISH_FENCED", head_key(self.name), f"a head with token {detail.decode()}", f"one below {head.token}: this publication was overtaken")
+                Problem(
+                    "PUBLISH_FENCED",
+                    head_key(self.name),
+                    f"a head with token {detail.decode()}",
+                    f"one below {head.token}: this publication was overtaken",
+                )
             )
         if outcome == b"damaged":
             raise InputError(
-                Problem("STORE_POINTER_FORMAT", head_key(self.name), f"not a head: {detail[:60]!r}", "the JSON that publish writes")
+                Problem(
+                    "STORE_POINTER_FORMAT",
+                    head_key(self.name),
+                    f"not a head: {detail[:60]!r}",
+                    "the JSON that publish writes",
+                )
             )
         return bool(outcome == b"flipped")
 
@@ -129,7 +139,7 @@ class RedisTable:
         """Every version that has keys in Redis."""
         with redis_errors(f"table '{self.name}'"):
             found = self._client.hgetall(versions_key(self.name))
-        return {int(version): read_head(cast(bytes, raw), self.name) for version, raw in found.items()}
+        return {int(version): read_head(cast("bytes", raw), self.name) for version, raw in found.items()}
 
     def retire(self, *, keep: int, grace_seconds: int) -> list[int]:
         """Remove the versions that nobody can be reading, by the names of their buckets, and say which.
@@ -175,6 +185,8 @@ def _in_order(head: Head, rows: Iterable[Row]) -> Iterator[Row]:
         position = (bucket_of(row.entity, head.buckets), row.entity.encode())
         if position <= last:
             what = "an id twice" if position == last else "rows out of order"
-            raise InputError(Problem("ROW_ORDER", f"{head.table} run {head.run_id}", what, "ids once, grouped by bucket, ascending"))
+            raise InputError(
+                Problem("ROW_ORDER", f"{head.table} run {head.run_id}", what, "ids once, grouped by bucket, ascending")
+            )
         last = position
         yield row

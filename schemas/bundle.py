@@ -74,7 +74,9 @@ class BundleManifest(_Contract):
     @model_validator(mode="after")
     def _complete(self) -> "BundleManifest":
         if set(self.files) != {MODEL_FILE, HOLDOUT_FILE}:
-            raise ValueError(f"files must be exactly {MODEL_FILE} and {HOLDOUT_FILE}, found {', '.join(sorted(self.files))}")
+            raise ValueError(
+                f"files must be exactly {MODEL_FILE} and {HOLDOUT_FILE}, found {', '.join(sorted(self.files))}"
+            )
         if unmeasured := set(self.floors) - set(self.metrics):
             raise ValueError(f"a floor without its metric: {', '.join(sorted(unmeasured))}")
         return self

@@ -66,8 +66,9 @@ def _synced_temporary(path: Path, text: str) -> Path:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.chmod(name, 0o644)
-    return Path(name)
+    temporary = Path(name)
+    temporary.chmod(0o644)
+    return temporary
 
 
 def _sync_folder(folder: Path) -> None:

@@ -72,7 +72,12 @@ def read_folder(folder: Path) -> DeclaredPipeline:
     pipeline = _validated(Pipeline, read_document(folder / PIPELINE_FILE, name=f"{folder.name}/{PIPELINE_FILE}"))
     if pipeline.pipeline != folder.name:
         raise DeclarationError(
-            Problem("CFG_NAME", f"{folder.name}/{PIPELINE_FILE}: pipeline", f"'{pipeline.pipeline}'", f"the folder's name, '{folder.name}'")
+            Problem(
+                "CFG_NAME",
+                f"{folder.name}/{PIPELINE_FILE}: pipeline",
+                f"'{pipeline.pipeline}'",
+                f"the folder's name, '{folder.name}'",
+            )
         )
     suites_name = pipeline.checks.expectations
     return DeclaredPipeline(
@@ -99,7 +104,9 @@ def _validated(model: type[_Model], document: Document) -> _Model:
     try:
         return model.model_validate(document.data)
     except ValidationError as err:
-        raise DeclarationError(*(problem for detail in err.errors() for problem in _problems(detail, document))) from None
+        raise DeclarationError(
+            *(problem for detail in err.errors() for problem in _problems(detail, document))
+        ) from None
 
 
 def _problems(detail: ErrorDetails, document: Document) -> Iterator[Problem]:
@@ -115,7 +122,9 @@ def _problems(detail: ErrorDetails, document: Document) -> Iterator[Problem]:
         yield Problem("CFG_MISSING_KEY", document.where(location), "is missing", "a value")
     else:
         message = detail["msg"].removeprefix("Value error, ")
-        code = {"value_error": "CFG_INVALID"}.get(kind, "CFG_TYPE" if kind.endswith(("_type", "_parsing")) else "CFG_RANGE")
+        code = {"value_error": "CFG_INVALID"}.get(
+            kind, "CFG_TYPE" if kind.endswith(("_type", "_parsing")) else "CFG_RANGE"
+        )
         found = "" if kind == "value_error" else f"found {_short(detail['input'])}; "
         yield Problem(code, document.where(location), f"{found}{message[:1].lower()}{message[1:]}")
 

@@ -13,8 +13,10 @@ class Expectation(Declared):
     """One expectation in Great Expectations' own terms."""
 
     type: Annotated[str, Field(pattern=r"^expect_[a-z0-9_]+$")]
-    kwargs: dict[str, Any] = {}
-    severity: Literal["critical", "warning"] = Field("critical", description="A critical one stops the run; a warning is reported.")
+    kwargs: dict[str, Any] = Field(default={})
+    severity: Literal["critical", "warning"] = Field(
+        "critical", description="A critical one stops the run; a warning is reported."
+    )
     notes: str | None = None
 
     @model_validator(mode="after")

@@ -124,11 +124,15 @@ def read_head(raw: bytes, table: str) -> Head:
         head = Head.model_validate_json(raw)
     except ValueError as err:
         raise InputError(
-            Problem("STORE_POINTER_FORMAT", head_key(table), f"not a head: {raw[:60]!r}", "the JSON that publish writes")
+            Problem(
+                "STORE_POINTER_FORMAT", head_key(table), f"not a head: {raw[:60]!r}", "the JSON that publish writes"
+            )
         ) from err
     if head.format > FORMAT:
         raise InputError(
-            Problem("FORMAT_TOO_NEW", head_key(table), f"format {head.format}", f"at most {FORMAT}; upgrade this reader")
+            Problem(
+                "FORMAT_TOO_NEW", head_key(table), f"format {head.format}", f"at most {FORMAT}; upgrade this reader"
+            )
         )
     return head
 
@@ -188,7 +192,7 @@ def _checked(spec: ColumnSpec, value: Any, raw: bytes) -> Value:
         return spec.values[value]
     if value is not None and type(value) is not _TYPES[spec.type]:
         raise _undecodable(raw, f"{spec.name}: {type(value).__name__} where {spec.type} was declared")
-    return cast(Value, value)  # narrowed by a table that mypy cannot follow
+    return cast("Value", value)  # narrowed by a table that mypy cannot follow
 
 
 def _undecodable(raw: bytes, why: str) -> RowDecodeError:

@@ -33,13 +33,21 @@ class Declared(BaseModel):
 class Source(Declared):
     """A table that features.sql may read under its declared name."""
 
-    path: str = Field(min_length=1, description="A file or folder, relative to the folder that holds dags/; ${VARIABLES} allowed.")
+    path: str = Field(
+        min_length=1, description="A file or folder, relative to the folder that holds dags/; ${VARIABLES} allowed."
+    )
     format: Literal["parquet", "csv"] = "parquet"
     delimiter: str = Field(",", min_length=1, max_length=1, description="Of a CSV file.")
-    partition_by: Column | None = Field(None, description="The date column of the layout `<path>/<column>=YYYY-MM-DD/`.")
-    days: int = Field(1, ge=1, le=366, description="Partitions that a run reads: the logical date and the days after it.")
+    partition_by: Column | None = Field(
+        None, description="The date column of the layout `<path>/<column>=YYYY-MM-DD/`."
+    )
+    days: int = Field(
+        1, ge=1, le=366, description="Partitions that a run reads: the logical date and the days after it."
+    )
     required_days: int | None = Field(None, ge=1, description="How many of these must be there; all, when left out.")
-    columns: dict[Column, ColumnType] = Field(default={}, description="The schema contract: columns that must be there, with their types.")
+    columns: dict[Column, ColumnType] = Field(
+        default={}, description="The schema contract: columns that must be there, with their types."
+    )
     forbidden: list[Annotated[str, Field(min_length=1)]] = Field(
         default=[], description="Columns that features.sql may not see: they leak the outcome."
     )
@@ -96,7 +104,9 @@ class Rule(Declared):
 class Model(Declared):
     """The bundle that a variant is scored with."""
 
-    bundle: str = Field("latest", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$", description="A bundle id, or `latest` trained.")
+    bundle: str = Field(
+        "latest", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$", description="A bundle id, or `latest` trained."
+    )
 
 
 class Models(Declared):
@@ -120,15 +130,21 @@ class Split(Declared):
 class Training(Declared):
     """How the bundle is made."""
 
-    label: str = Field(min_length=1, description="A Spark SQL expression over the entity source; NULL rows are left out.")
+    label: str = Field(
+        min_length=1, description="A Spark SQL expression over the entity source; NULL rows are left out."
+    )
     objective: Literal["binary", "regression"] = "binary"
-    start: dt.date | None = Field(None, description="First partition day; needed when the entity source is partitioned.")
+    start: dt.date | None = Field(
+        None, description="First partition day; needed when the entity source is partitioned."
+    )
     end: dt.date | None = Field(None, description="Last partition day.")
     split: Split
     params: dict[str, str | int | float | bool] = Field(default={}, description="LightGBM parameters.")
     rounds: int = Field(200, ge=1, le=10_000, description="Trees to grow.")
     seed: int = 7
-    floors: dict[Literal["auc", "r2"], float] = Field(default={}, description="Holdout metrics below which no bundle is made or used.")
+    floors: dict[Literal["auc", "r2"], float] = Field(
+        default={}, description="Holdout metrics below which no bundle is made or used."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> "Training":
@@ -176,7 +192,9 @@ class Checks(Declared):
     expectations: str = Field("expectations.yaml", description="Great Expectations suites beside this file.")
     max_quarantined: Share = Field(0.05, description="Share of entities above which the whole run fails.")
     entities: Entities = Entities()
-    drift: Levels = Field(Levels(warn=0.1, fail=0.25), description="PSI of the predictions against the live release, in nats.")
+    drift: Levels = Field(
+        Levels(warn=0.1, fail=0.25), description="PSI of the predictions against the live release, in nats."
+    )
     slices: Slices | None = None
 
 
@@ -209,12 +227,16 @@ class Pipeline(Declared):
     def _references(self) -> "Pipeline":
         source = self.sources.get(self.entity.source)
         if source is None:
-            raise ValueError(f"entity.source '{self.entity.source}' is not declared under sources: {', '.join(self.sources)}")
+            raise ValueError(
+                f"entity.source '{self.entity.source}' is not declared under sources: {', '.join(self.sources)}"
+            )
         if hidden := sorted(set(self.entity.key) & set(source.forbidden)):
             raise ValueError(f"key columns may not be forbidden: {', '.join(hidden)}")
         if len(set(self.entity.key)) != len(self.entity.key):
             raise ValueError("entity.key names a column twice")
-        if source.columns and (missing := [k for k in self.entity.key if k not in source.columns and k != source.partition_by]):
+        if source.columns and (
+            missing := [k for k in self.entity.key if k not in source.columns and k != source.partition_by]
+        ):
             raise ValueError(f"entity.key {', '.join(missing)} is not a column of source '{self.entity.source}'")
         if self.checks.slices:
             known = {*self.features.columns, *self.entity.key}
@@ -227,5 +249,7 @@ class Pipeline(Declared):
         if not re.match(r"^[A-Za-z0-9_.-]+\.sql$", self.features.sql):
             raise ValueError(f"features.sql '{self.features.sql}' must be the name of a .sql file beside this one")
         if not re.match(r"^[A-Za-z0-9_.-]+\.ya?ml$", self.checks.expectations):
-            raise ValueError(f"checks.expectations '{self.checks.expectations}' must be the name of a .yaml file beside this one")
+            raise ValueError(
+                f"checks.expectations '{self.checks.expectations}' must be the name of a .yaml file beside this one"
+            )
         return self

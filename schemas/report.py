@@ -11,7 +11,7 @@ Family = Literal["coverage", "quarantine", "expectations", "drift", "slices", "p
 
 
 class Verdict(StrEnum):
-    PASS = "PASS"
+    PASS = "PASS"  # noqa: S105  # a verdict, not a password
     WARN = "WARN"
     FAIL = "FAIL"
 

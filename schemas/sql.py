@@ -49,7 +49,12 @@ def _table_problems(query: exp.Query, declared: DeclaredPipeline, where: str) ->
     known = {name.lower() for name in declared.pipeline.sources}
     for table in query.find_all(exp.Table):
         if table.name.lower() not in own | known or table.db:
-            yield Problem("SQL_TABLE", f"{where}{_line(table)}", f"table '{table.sql('spark')}'", f"a declared source: {', '.join(sorted(known))}")
+            yield Problem(
+                "SQL_TABLE",
+                f"{where}{_line(table)}",
+                f"table '{table.sql('spark')}'",
+                f"a declared source: {', '.join(sorted(known))}",
+            )
 
 
 def _column_problems(query: exp.Query, declared: DeclaredPipeline, where: str) -> Iterator[Problem]:
@@ -57,14 +62,24 @@ def _column_problems(query: exp.Query, declared: DeclaredPipeline, where: str) -
     forbidden = {column.lower(): name for name, source in pipeline.sources.items() for column in source.forbidden}
     for column in query.find_all(exp.Column):
         if (source := forbidden.get(column.name.lower())) is not None:
-            yield Problem("SQL_FORBIDDEN", f"{where}{_line(column)}", f"column '{column.name}' of source '{source}'", "only what is known before the outcome")
+            yield Problem(
+                "SQL_FORBIDDEN",
+                f"{where}{_line(column)}",
+                f"column '{column.name}' of source '{source}'",
+                "only what is known before the outcome",
+            )
     if query.is_star:
         return  # only Spark knows what a star stands for; the score stage checks its columns
     outputs = {name.lower() for name in query.named_selects}
     for wanted in dict.fromkeys([*pipeline.entity.key, *pipeline.features.columns]):
         if wanted.lower() not in outputs:
             kind = "key" if wanted in pipeline.entity.key else "feature"
-            yield Problem("SQL_COLUMN", where, f"{kind} column '{wanted}' is not selected", f"it among {', '.join(query.named_selects)}")
+            yield Problem(
+                "SQL_COLUMN",
+                where,
+                f"{kind} column '{wanted}' is not selected",
+                f"it among {', '.join(query.named_selects)}",
+            )
 
 
 def _expressions(declared: DeclaredPipeline) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,5 @@
 """What all tests share: a real Redis, and the repository's own folders."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +7,7 @@ import pytest
 import redis
 
 from lookup.connect import connect
-from lookup.embedded import running_url, start, stop
+from lookup.embedded import start, stop
 
 ROOT = Path(__file__).parent.parent
 

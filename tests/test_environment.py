@@ -134,6 +134,7 @@ def test_an_index_out_of_reach_is_one_sentence_after_the_installers_words(checko
 def finish(root: Path) -> None:
     """Leave what a set-up that went through leaves, without its packages."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", root / ".venv"], check=True)
+    write_program(root / ".venv" / "bin" / "pip", "exit 1")
     digest = hashlib.sha256((root / "requirements.lock").read_bytes()).hexdigest()
     (root / ".venv" / ".ready").write_text(digest)
 

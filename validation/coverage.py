@@ -39,7 +39,9 @@ def check_coverage(listed: DataFrame, scored: DataFrame, aside: DataFrame | None
     observed = ", ".join(f"{count} {name}" for name, count in wrong.items()) or f"all {row['listed']} accounted for"
     verdict = Verdict.FAIL if wrong or row["listed"] == 0 else Verdict.PASS
     expected = "each entity of the list scored once or quarantined, and no other"
-    return CheckResult(name="every entity accounted for", family="coverage", verdict=verdict, observed=observed, expected=expected)
+    return CheckResult(
+        name="every entity accounted for", family="coverage", verdict=verdict, observed=observed, expected=expected
+    )
 
 
 def _flagged(frame: DataFrame, flag: str) -> DataFrame:
@@ -84,7 +86,9 @@ def check_entities(counts: Counts, live: Counts | None, declared: Entities) -> l
 def check_quarantine(counts: Counts, max_share: float) -> CheckResult:
     """Whether few enough entities were set aside."""
     share = counts.quarantined / counts.entities if counts.entities else 1.0
-    reasons = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.reasons.items(), key=lambda item: -item[1]))
+    reasons = ", ".join(
+        f"{name} {count:,}" for name, count in sorted(counts.reasons.items(), key=lambda item: -item[1])
+    )
     return CheckResult(
         name="quarantined share",
         family="quarantine",
@@ -100,7 +104,9 @@ def check_workers(parity: tuple[Parity, ...]) -> list[CheckResult]:
         CheckResult(
             name=f"bundle {one.model} reproduces its holdout",
             family="parity",
-            verdict=Verdict.PASS if one.workers > 0 and one.rows > 0 and one.max_abs_difference == 0.0 else Verdict.FAIL,
+            verdict=Verdict.PASS
+            if one.workers > 0 and one.rows > 0 and one.max_abs_difference == 0.0
+            else Verdict.FAIL,
             observed=f"largest difference {one.max_abs_difference:g} over {one.rows:,} rows in {one.workers} tasks",
             expected="0 in at least one task",
         )

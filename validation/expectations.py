@@ -16,6 +16,7 @@ os.environ["GX_ANALYTICS_ENABLED"] = "false"
 import great_expectations as gx
 from great_expectations.core import ExpectationValidationResult
 from great_expectations.data_context.types.base import ProgressBarsConfig
+from great_expectations.exceptions.exceptions import GreatExpectationsError
 from great_expectations.expectations.expectation import Expectation as GxExpectation
 from great_expectations.expectations.metadata_types import FailureSeverity
 from great_expectations.expectations.registry import get_expectation_impl, list_registered_expectation_implementations
@@ -85,7 +86,7 @@ def evaluate(
         raise DeclarationError(*wrong)
     if not expectations:
         raise DeclarationError(Problem("VERIFY_NO_CHECKS", f"expectations: {suite}", "is empty", "at least one"))
-    cached = frame.is_cached
+    cached = frame.storageLevel.useMemory  # also where another frame of the same plan was cached
     if not cached:
         frame.persist()
     try:
@@ -112,16 +113,17 @@ def _kwargs_problems(expectation: Expectation, place: str) -> Iterator[Problem]:
         return
     try:
         _build(expectation, 0)
-    except (TypeError, ValueError) as err:
-        # One value tried against several types gives one error for each: the first says enough.
-        details = (
-            {detail["loc"][0]: detail["msg"] for detail in reversed(err.errors())}
-            if hasattr(err, "errors")
-            else {"": str(err)}
-        )
-        for key, message in details.items():
-            dotted = "kwargs" if key in ("", "__root__") else f"kwargs.{key}"
-            yield Problem("CFG_INVALID", f"{place}.{dotted}", message)
+    except (GreatExpectationsError, TypeError, ValueError) as err:
+        for key, message in _messages(err).items():
+            yield Problem("CFG_INVALID", f"{place}.kwargs{key}", message)
+
+
+def _messages(err: Exception) -> dict[str, str]:
+    if not hasattr(err, "errors"):
+        return {"": str(err)}
+    # A value that was tried against several types has an error for each: the first says enough.
+    places = {detail["loc"][0]: detail["msg"] for detail in reversed(err.errors())}
+    return {"" if place == "__root__" else f".{place}": message for place, message in places.items()}
 
 
 def _near(name: str, known: Sequence[str]) -> str:

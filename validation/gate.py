@@ -16,7 +16,7 @@ _MAX_CHARACTERS = 400
 def judge(results: Sequence[CheckResult], *, required: Collection[Family]) -> Verdict:
     """The verdict of a run: FAIL where any check failed, there is none, or a required family has no result."""
     missing = set(required) - {result.family for result in results}
-    return Verdict.FAIL if missing else worst(results)
+    return Verdict.FAIL if missing or not all(result.evaluated for result in results) else worst(results)
 
 
 def at_levels(value: float, levels: Levels) -> Verdict:

@@ -26,13 +26,23 @@ def max_difference(expected: Floats, actual: Floats, *, model: str) -> float:
     where = f"bundle {model}"
     if expected.size == 0 or expected.shape != actual.shape:
         raise InputError(
-            Problem("BUNDLE_HOLDOUT", where, f"{actual.shape} predictions for {expected.shape} holdout rows", "one a row, at least one")
+            Problem(
+                "BUNDLE_HOLDOUT",
+                where,
+                f"{actual.shape} predictions for {expected.shape} holdout rows",
+                "one a row, at least one",
+            )
         )
     difference = np.abs(expected - actual)
     if not np.array_equal(expected, actual):
         row = int(np.nanargmax(np.where(np.isnan(difference), np.inf, difference)))
         raise InputError(
-            Problem("BUNDLE_PARITY", where, f"holdout row {row} is scored {actual[row]!r}", f"{expected[row]!r}, as when it was made")
+            Problem(
+                "BUNDLE_PARITY",
+                where,
+                f"holdout row {row} is scored {actual[row]!r}",
+                f"{expected[row]!r}, as when it was made",
+            )
         )
     return float(difference.max())
 
@@ -59,8 +69,10 @@ def measure(objective: str, labels: Floats, scores: Floats) -> dict[str, float]:
             "rmse": float(metrics.root_mean_squared_error(labels, scores)),
             "mae": float(metrics.mean_absolute_error(labels, scores)),
         }
-    if np.unique(labels).size != 2:  # noqa: PLR2004  # two classes
-        raise InputError(Problem("BUNDLE_HOLDOUT", "holdout labels", f"only {np.unique(labels).tolist()}", "both 0 and 1"))
+    if np.unique(labels).size != 2:  # two classes
+        raise InputError(
+            Problem("BUNDLE_HOLDOUT", "holdout labels", f"only {np.unique(labels).tolist()}", "both 0 and 1")
+        )
     return {
         "auc": float(metrics.roc_auc_score(labels, scores)),
         "log_loss": float(metrics.log_loss(labels, scores)),
@@ -69,11 +81,18 @@ def measure(objective: str, labels: Floats, scores: Floats) -> dict[str, float]:
     }
 
 
-def metric_problems(measured: Mapping[str, float], promised: Mapping[str, float], floors: Mapping[str, float], *, model: str) -> list[Problem]:
+def metric_problems(
+    measured: Mapping[str, float], promised: Mapping[str, float], floors: Mapping[str, float], *, model: str
+) -> list[Problem]:
     """Where what was measured is not what was promised, or is below a floor."""
     where = f"bundle {model}"
     problems = [
-        Problem("BUNDLE_METRIC", f"{where}: {name}", f"{measured.get(name)} on its holdout", f"{value}, as its manifest says")
+        Problem(
+            "BUNDLE_METRIC",
+            f"{where}: {name}",
+            f"{measured.get(name)} on its holdout",
+            f"{value}, as its manifest says",
+        )
         for name, value in promised.items()
         if not np.isclose(measured.get(name, np.nan), value, rtol=0, atol=_METRIC_TOLERANCE)
     ]

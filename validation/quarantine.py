@@ -44,7 +44,9 @@ def judge_rows(features: DataFrame, key: Sequence[str], rules: Sequence[Rule], *
         _reason(NULL_KEY, reduce(Column.__or__, (text.isNull() for text in texts))),
         _reason(BLANK_KEY, reduce(Column.__or__, (F.trim(text) == "" for text in texts))),
         _reason(BAD_KEY, (F.octet_length(ENTITY_ID) > MAX_ID_BYTES) | F.col(ENTITY_ID).rlike(r"[\x00-\x1f\x7f]")),
-        _reason(DUPLICATE_KEY, (F.count(F.lit(1)).over(Window.partitionBy(ENTITY_ID)) > 1) & F.col(ENTITY_ID).isNotNull()),
+        _reason(
+            DUPLICATE_KEY, (F.count(F.lit(1)).over(Window.partitionBy(ENTITY_ID)) > 1) & F.col(ENTITY_ID).isNotNull()
+        ),
     ]
     for rule in rules:
         with analysis_errors(f"{where}: rules.{rule.name}"):

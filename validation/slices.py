@@ -85,12 +85,15 @@ def _check_column(column: str, current: SliceMeans, live: SliceMeans | None, dec
     expected = f"means of groups of {least} rows or more move by at most {shift.warn:g}; it fails above {shift.fail:g}"
     now, before = (side.columns.get(column, {}) if side else {} for side in (current, live))
     judged = [value for value in now if value in before and min(now[value].rows, before[value].rows) >= least]
-    problem = _problem(now, f"{column} of this run") or (live and _problem(before, f"{column} of the live release"))
-    if live and not judged and not problem:
-        problem = f"no group of {column} has {least} rows both now and in the live release"
+    problem = _problem(now, f"{column} of this run")
+    if live is not None:
+        problem = problem or _problem(before, f"{column} of the live release")
+        problem = problem or (
+            "" if judged else f"no group of {column} has {least} rows both now and in the live release"
+        )
     if problem:
         return not_evaluated(name, "slices", observed=problem, expected=expected)
-    if not live:
+    if live is None:
         verdict, observed = Verdict.PASS, "first release: nothing to compare with"
     else:
         moved, value = max((abs(now[value].mean - before[value].mean), value) for value in judged)

@@ -50,7 +50,7 @@ def test_text_is_what_nearly_all_of_its_values_are(values: list[str], kind: Kind
 def test_stored_types_are_kept(values: list[Any], kind: Kind, levels: list[Any]) -> None:
     found = column(values)
 
-    assert (found.kind, found.levels, found.is_text) == (kind, levels, False)
+    assert (found.kind, list(found.levels), found.is_text) == (kind, levels, False)
 
 
 def test_a_dictionary_column_is_read_as_its_values() -> None:

@@ -131,7 +131,18 @@ def test_a_condition_that_no_row_meets_is_not_a_pass(frame: "DataFrame") -> None
 def test_the_frame_is_left_as_it_was(frame: "DataFrame") -> None:
     judge(frame, SCORE_IN_RANGE)
 
-    assert not frame.is_cached
+    assert not frame.storageLevel.useMemory
+
+
+@pytest.mark.spark
+def test_a_frame_that_was_cached_stays_so(spark: "SparkSession") -> None:
+    cached = spark.createDataFrame([(0.5,)], "score double").cache()
+    same = cached.select("*")
+
+    judge(same, SCORE_IN_RANGE)
+
+    assert cached.storageLevel.useMemory
+    cached.unpersist()
 
 
 @pytest.mark.spark

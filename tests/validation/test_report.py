@@ -38,7 +38,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self._open and self._open[-1] != "style":
-            self.text += data
+            self.text += f" {data}"
 
 
 def check(verdict: Verdict = Verdict.PASS, **changed: Any) -> CheckResult:
@@ -187,7 +187,7 @@ def test_any_numbers_can_be_drawn(scores: list[float]) -> None:
 
 @pytest.mark.parametrize("now", [None, Profile(rows=0, columns={}), profile([])])
 def test_a_run_without_predictions_still_has_a_page(now: Profile | None) -> None:
-    empty = manifest(counts=Counts(entities=0, scored=0, quarantined=0), sources=(), parity=(), seconds={})
+    empty = manifest(counts=Counts(entities=0, scored=0, quarantined=0, collapsed=0), sources=(), parity=(), seconds={})
 
     text = page(report(Verdict.FAIL, check(Verdict.FAIL)), now, run=empty).text
 
@@ -210,7 +210,7 @@ def test_groups_that_moved_most_come_first() -> None:
         live_slices=SliceMeans(columns={"origin": live}),
     ).text
 
-    assert "EWR 100 0.500 0.300 +0.200 JFK 100 0.300 0.290 +0.010 new 1 1.000 – –" in text
+    assert "EWR 100 0.500 0.300 +0.200 JFK 100 0.300 0.290 +0.010 new 1 1.000 \N{EN DASH} \N{EN DASH}" in text
 
 
 def test_many_groups_are_counted_not_listed() -> None:
