@@ -3,10 +3,10 @@
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator
 from itertools import starmap
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +17,6 @@ from jobs.stages import GetSpark, Plan
 from lookup.store import Store
 from schemas.content import write_atomically
 from schemas.errors import InputError, Problem
-from schemas.expectations import Expectation
 from schemas.pipeline import Pipeline
 from schemas.report import CheckResult, Family, Report, Verdict
 from schemas.run import (
@@ -72,45 +71,54 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark, *, again: bool = 
             return report
     started = time.monotonic()
     live = _live_run(store, manifest.run_id)
-    measures = measure_run(folder, manifest, plan.declared.pipeline)
-    before = _measures(store.run_folder(live.run_id)) if live else None
-    results = _check(plan, manifest, measures, live, before, spark)
-    required = (*_REQUIRED, "slices") if plan.declared.pipeline.checks.slices else _REQUIRED
+    checks = _Checks(plan, manifest, live, spark)
+    results = checks.run()
+    declared = plan.declared.pipeline.checks
     report = Report(
         pipeline=plan.declared.name,
         run_id=manifest.run_id,
         content=manifest.content,
         verified_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
         compared_with=live.run_id if live else None,
-        verdict=judge(results, required=required),
+        verdict=judge(results, required=(*_REQUIRED, "slices") if declared.slices else _REQUIRED),
         checks=tuple(results),
     )
-    page = render_page(
-        report,
-        manifest.model_copy(update={"seconds": {**manifest.seconds, "verify": round(time.monotonic() - started, 3)}}),
-        profile=measures.predictions,
-        live=before.predictions if before else None,
-        slices=measures.slices,
-        live_slices=before.slices if before else None,
-    )
-    write_atomically(folder / PROFILE_FILE, measures.model_dump_json() + "\n")
-    write_atomically(folder / REPORT_PAGE, page)
-    # Last, because publish asks for this file: a report that can be read is one that is complete.
-    write_atomically(folder / REPORT_FILE, report.model_dump_json(indent=2) + "\n")
-    logger.info(
-        "run %s: %s, %d checks, %.1f s", manifest.run_id, report.verdict, len(results), time.monotonic() - started
-    )
+    seconds = time.monotonic() - started
+    _write(folder, report, manifest.model_copy(update={"seconds": {**manifest.seconds, "verify": seconds}}), checks)
+    logger.info("run %s: %s, %d checks, %.1f s", manifest.run_id, report.verdict, len(results), seconds)
     return report
 
 
+def _write(folder: Path, report: Report, manifest: RunManifest, checks: "_Checks") -> None:
+    now, before = checks.now.value, checks.before.value
+    page = render_page(
+        report,
+        manifest,
+        profile=now.predictions if now else None,
+        live=before.predictions if before else None,
+        slices=now.slices if now else None,
+        live_slices=before.slices if before else None,
+    )
+    if now:
+        write_atomically(folder / PROFILE_FILE, now.model_dump_json() + "\n")
+    write_atomically(folder / REPORT_PAGE, page)
+    # Last, because publish asks for this file: a report that can be read is one that is complete.
+    write_atomically(folder / REPORT_FILE, report.model_dump_json(indent=2) + "\n")
+
+
 def measure_run(folder: Path, manifest: RunManifest, pipeline: Pipeline) -> Measures:
-    """The profile of predictions, features and slices, from one scan of the staged files."""
+    """The profile of predictions, features and slices, from one scan of each staged file."""
     output = manifest.outputs[0].name
     columns = pipeline.checks.slices.columns if pipeline.checks.slices else []
-    features = profile_batches(_batches(folder, manifest, FEATURES))
+    features = profile_batches(_batches(folder, manifest, FEATURES), skip=_private(pipeline))
     predictions = profile_batches(_batches(folder, manifest, PREDICTIONS))
     slices = measure_slices(_joined(folder, manifest, columns), columns=columns, output=output) if columns else None
     return Measures(predictions=predictions, features=features, slices=slices)
+
+
+def _private(pipeline: Pipeline) -> set[str]:
+    """Columns whose values name an entity: no profile and no report shows them."""
+    return {ENTITY_ID, *pipeline.entity.key} - set(pipeline.features.columns)
 
 
 def _batches(
@@ -143,44 +151,102 @@ def _live_run(store: Store, run_id: str) -> RunManifest | None:
     return store.manifest(live.run_id) if live and live.run_id != run_id else None
 
 
-def _measures(folder: Path) -> Measures:
+def _stored_measures(folder: Path) -> Measures:
     try:
         return Measures.model_validate_json((folder / PROFILE_FILE).read_bytes())
     except (OSError, ValidationError) as err:
         # The live release passed with this file: without it there is no baseline, and without that no verdict.
-        raise InputError(
-            Problem("OUT_FORMAT", str(folder / PROFILE_FILE), str(err).splitlines()[0], "the live release's profile")
-        ) from err
+        where = str(folder / PROFILE_FILE)
+        raise InputError(Problem("OUT_FORMAT", where, str(err).splitlines()[0], "the live release's profile")) from err
 
 
-def _check(
-    plan: Plan,
-    manifest: RunManifest,
-    measures: Measures,
-    live: RunManifest | None,
-    before: Measures | None,
-    spark: GetSpark,
-) -> list[CheckResult]:
-    checks = plan.declared.pipeline.checks
-    counts, outputs = manifest.counts, tuple(output.name for output in manifest.outputs)
-    now, then = measures.predictions, before.predictions if before else None
-    own: tuple[tuple[str, Family, Callable[[], CheckResult | list[CheckResult]]], ...] = (
-        ("inputs unchanged", "inputs", lambda: _check_inputs(plan, manifest)),
-        ("every entity accounted for", "coverage", lambda: _check_coverage(plan, manifest, spark)),
-        ("predictions are finite", "coverage", lambda: check_finite(now, outputs)),
-        ("enough entities", "entities", lambda: check_entities(counts, live.counts if live else None, checks.entities)),
-        ("quarantined share", "quarantine", lambda: check_quarantine(counts, checks.max_quarantined)),
-        ("bundle reproduces its holdout", "parity", lambda: check_workers(manifest.parity)),
-        ("drift", "drift", lambda: check_drift(now, then, outputs=outputs, levels=checks.drift)),
-    )
-    results = [result for name, family, check in own for result in evaluated(name, family, check)]
-    results += _check_expectations(plan, manifest, spark)
-    declared = checks.slices
-    if declared and (slices := measures.slices):
-        results += evaluated(
-            "slices", "slices", lambda: check_slices(slices, before.slices if before else None, declared)
-        )
-    return results
+class _Once:
+    """A value that is computed when it is first asked for; each that asks for one that cannot be had sees the error."""
+
+    def __init__(self, compute: Callable[[], Measures | None]) -> None:
+        self._compute = compute
+        self.value: Measures | None = None
+
+    def __call__(self) -> Measures | None:
+        if self.value is None:
+            self.value = self._compute()
+        return self.value
+
+
+class _Checks:
+    """Every check of a run. Each fails closed by itself, whatever became of the others."""
+
+    def __init__(self, plan: Plan, manifest: RunManifest, live: RunManifest | None, spark: GetSpark) -> None:
+        self._plan, self._manifest, self._live, self._spark = plan, manifest, live, spark
+        store, pipeline = plan.store, plan.declared.pipeline
+        self.now = _Once(lambda: measure_run(store.run_folder(manifest.run_id), manifest, pipeline))
+        self.before = _Once(lambda: _stored_measures(store.run_folder(live.run_id)) if live else None)
+
+    def run(self) -> list[CheckResult]:
+        counts, checks = self._manifest.counts, self._plan.declared.pipeline.checks
+        live = self._live.counts if self._live else None
+        every: list[tuple[str, Family, Callable[[], CheckResult | list[CheckResult]]]] = [
+            ("inputs unchanged", "inputs", lambda: _check_inputs(self._plan, self._manifest)),
+            ("every entity accounted for", "coverage", self._coverage),
+            ("predictions are finite", "coverage", lambda: check_finite(self._measured().predictions, self._outputs)),
+            ("enough entities", "entities", lambda: check_entities(counts, live, checks.entities)),
+            ("quarantined share", "quarantine", lambda: check_quarantine(counts, checks.max_quarantined)),
+            ("bundle reproduces its holdout", "parity", lambda: check_workers(self._manifest.parity)),
+            ("expectations of inputs", "expectations", lambda: self._suite("inputs", FEATURES)),
+            ("expectations of predictions", "expectations", lambda: self._suite("predictions", PREDICTIONS)),
+            ("drift", "drift", self._drift),
+        ]
+        if checks.slices:
+            every.append(("slices", "slices", self._slices))
+        return [result for name, family, check in every for result in evaluated(name, family, check)]
+
+    @property
+    def _outputs(self) -> tuple[str, ...]:
+        return tuple(output.name for output in self._manifest.outputs)
+
+    def _measured(self) -> Measures:
+        measures = self.now()
+        if measures is None:
+            raise InputError(Problem("OUT_EMPTY", self._manifest.run_id, "nothing was measured", "a staged run"))
+        return measures
+
+    def _drift(self) -> list[CheckResult]:
+        before = self.before()
+        live = before.predictions if before else None
+        levels = self._plan.declared.pipeline.checks.drift
+        return check_drift(self._measured().predictions, live, outputs=self._outputs, levels=levels)
+
+    def _slices(self) -> list[CheckResult]:
+        declared, now, before = self._plan.declared.pipeline.checks.slices, self._measured().slices, self.before()
+        if declared is None or now is None:
+            return []
+        then = before.slices if before else None
+        # A slice declared since the live release has nothing to compare with; it must not block every run.
+        known = [column for column in declared.columns if then and column in then.columns]
+        results = []
+        for column in declared.columns:
+            only = declared.model_copy(update={"columns": [column]})
+            results += check_slices(now, then if column in known else None, only)
+        return results
+
+    def _suite(self, name: Literal["inputs", "predictions"], part: str) -> list[CheckResult]:
+        from validation.expectations import evaluate  # seconds of import time that a finished run need not pay
+
+        frame = self._spark().read.parquet(str(self._plan.store.run_folder(self._manifest.run_id) / part))
+        declared = self._plan.declared
+        return evaluate(name, getattr(declared.suites, name), frame, private=_private(declared.pipeline))
+
+    def _coverage(self) -> CheckResult:
+        from jobs.features import read_source
+        from validation.quarantine import entity_id_column
+
+        pipeline, spark = self._plan.declared.pipeline, self._spark()
+        name = pipeline.entity.source
+        source = read_source(spark, pipeline.sources[name], self._plan.snapshot.sources[name])
+        listed = source.select(entity_id_column(pipeline.entity.key).alias(ENTITY_ID))
+        folder = self._plan.store.run_folder(self._manifest.run_id)
+        aside = spark.read.parquet(str(folder / QUARANTINE)) if self._manifest.files_in(QUARANTINE) else None
+        return check_coverage(listed, spark.read.parquet(str(folder / PREDICTIONS)), aside)
 
 
 def _check_inputs(plan: Plan, manifest: RunManifest) -> CheckResult:
@@ -194,33 +260,3 @@ def _check_inputs(plan: Plan, manifest: RunManifest) -> CheckResult:
         observed=f"{len(changed)} files differ: {', '.join(changed[:3])}" if changed else f"{len(now)} files as scored",
         expected="the files that were scored",
     )
-
-
-def _check_coverage(plan: Plan, manifest: RunManifest, spark: GetSpark) -> CheckResult:
-    from jobs.features import read_source
-    from validation.quarantine import entity_id_column
-
-    pipeline, session = plan.declared.pipeline, spark()
-    name = pipeline.entity.source
-    source = read_source(session, pipeline.sources[name], plan.snapshot.sources[name])
-    listed = source.select(entity_id_column(pipeline.entity.key).alias(ENTITY_ID))
-    folder = plan.store.run_folder(manifest.run_id)
-    aside = session.read.parquet(str(folder / QUARANTINE)) if manifest.files_in(QUARANTINE) else None
-    return check_coverage(listed, session.read.parquet(str(folder / PREDICTIONS)), aside)
-
-
-def _check_expectations(plan: Plan, manifest: RunManifest, spark: GetSpark) -> Iterator[CheckResult]:
-    folder = plan.store.run_folder(manifest.run_id)
-    suites = (
-        (FEATURES, "inputs", plan.declared.suites.inputs),
-        (PREDICTIONS, "predictions", plan.declared.suites.predictions),
-    )
-    for part, name, expectations in suites:
-        check = partial(_check_suite, name, expectations, str(folder / part), spark)
-        yield from evaluated(f"expectations of {name}", "expectations", check)
-
-
-def _check_suite(name: str, expectations: Sequence[Expectation], path: str, spark: GetSpark) -> list[CheckResult]:
-    from validation.expectations import evaluate  # seconds of import time that a finished run need not pay
-
-    return evaluate(name, expectations, spark().read.parquet(path))

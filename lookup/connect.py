@@ -70,7 +70,8 @@ def redis_errors(where: str) -> Iterator[None]:
 
 
 def _translated(where: str, err: exceptions.RedisError) -> AlmanacError:
-    text = str(err)
+    # redis-py quotes the failed command of a pipeline, and with it an entity id and a row.
+    text = str(err).rpartition("of pipeline caused error: ")[2]
     for code, types, words, expected, kind in _TRANSLATIONS:
         if isinstance(err, types) and any(word in text for word in words):
             return kind(Problem(code, where, text, expected))
@@ -100,8 +101,8 @@ _TRANSLATIONS: tuple[tuple[str, Any, tuple[str, ...], str, type[AlmanacError]], 
     ("STORE_PERSISTENCE", exceptions.ResponseError, ("MISCONF",), "a Redis whose disk writes work", UnavailableError),
     (
         "STORE_IS_CLUSTER",
-        exceptions.ResponseError,
-        ("MOVED", "CROSSSLOT"),
+        (exceptions.AskError, exceptions.ClusterCrossSlotError, exceptions.ClusterDownError),
+        _ANY,
         "a Redis that is not a cluster",
         DeclarationError,
     ),
@@ -122,6 +123,8 @@ def _valid_url() -> Iterator[None]:
     try:
         yield
     except ValueError as err:
+        # A password with an unescaped '/' is taken for the port: what follows "as" may be a part of it.
+        found = str(err).partition(" as ")[0]
         raise DeclarationError(
-            Problem("CFG_REDIS_URL", "ALMANAC_REDIS_URL", str(err), "redis://host:port/0, rediss:// or unix://")
-        ) from err
+            Problem("CFG_REDIS_URL", "ALMANAC_REDIS_URL", found, "redis://host:port/0, rediss:// or unix://")
+        ) from None

@@ -53,7 +53,7 @@ def start(store: Path) -> str:
 def running_url(store: Path) -> str | None:
     """The URL of the store's own server if it runs, else None."""
     state = _state(store / FOLDER)
-    if state is None or not _is_ours(state.pid, state.program):
+    if state is None or not _is_ours(state):
         return None
     url = f"redis://127.0.0.1:{state.port}/0"
     try:
@@ -70,12 +70,12 @@ def stop(store: Path) -> bool:
         return False
     with _locked(folder):
         state = _state(folder)
-        if state is None or not _is_ours(state.pid, state.program):
+        if state is None or not _is_ours(state):
             return False
         os.kill(state.pid, signal.SIGTERM)
-        if not _wait_until_gone(state.pid, state.program, _STOP_SECONDS):
+        if not _wait_until_gone(state, _STOP_SECONDS):
             os.kill(state.pid, signal.SIGKILL)
-            _wait_until_gone(state.pid, state.program, _STOP_SECONDS)
+            _wait_until_gone(state, _STOP_SECONDS)
         (folder / _STATE_FILE).unlink(missing_ok=True)
     return True
 
@@ -150,6 +150,7 @@ def _start(folder: Path, program: str) -> str:
         process.returncode = 0  # it outlives this process, which must not warn of a child it does not wait for
         return url
     process.kill()
+    process.wait()
     raise UnavailableError(
         Problem(
             "STORE_DOWN",
@@ -173,13 +174,14 @@ def _state(folder: Path) -> _State | None:
         return None
 
 
-def _is_ours(pid: int, program: str) -> bool:
-    """Whether that process still is the server we started, and not another with a reused id."""
+def _is_ours(state: _State) -> bool:
+    """Whether that process still is the server we started, and not another, even a Redis, with a reused id."""
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        command = Path(f"/proc/{state.pid}/cmdline").read_bytes()
     except OSError:
-        return _answers(pid) if not Path("/proc").is_dir() else False
-    return Path(program).name.encode() in command
+        return _answers(state.pid) if not Path("/proc").is_dir() else False
+    # A server's title is its program and address: `redis-server 127.0.0.1:40123`.
+    return Path(state.program).name.encode() in command and str(state.port).encode() in command
 
 
 def _answers(pid: int) -> bool:
@@ -190,10 +192,10 @@ def _answers(pid: int) -> bool:
     return True
 
 
-def _wait_until_gone(pid: int, program: str, seconds: float) -> bool:
+def _wait_until_gone(state: _State, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if not _is_ours(pid, program):
+        if not _is_ours(state):
             return True
         time.sleep(0.02)
     return False

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import getpass
+import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,12 +28,12 @@ class ReleaseLog:
         Raises:
             InputError: an entry is missing or damaged.
         """
-        entries = [_read(path) for path in sorted(self._folder.glob("[0-9]*.json"))]
-        for expected, entry in enumerate(entries, start=1):
-            if entry.sequence != expected:
-                where = f"{self._folder}/{entry.sequence:08}.json"
+        paths = sorted(self._folder.glob("[0-9]*.json"))
+        entries = [_read(path) for path in paths]
+        for expected, (path, entry) in enumerate(zip(paths, entries, strict=True), start=1):
+            if (path.name, entry.sequence) != (_name(expected), expected):
                 raise InputError(
-                    Problem("LOG_GAP", where, f"entry {entry.sequence}", f"entry {expected}: one is missing")
+                    Problem("LOG_GAP", str(path), f"entry {entry.sequence}", f"entry {expected}: one is missing")
                 )
         return entries
 
@@ -46,8 +47,12 @@ class ReleaseLog:
             entry = draft(entries, len(entries) + 1)
             if entry is None:
                 return None
-            if create_exclusively(self._folder / f"{entry.sequence:08}.json", entry.model_dump_json(indent=2) + "\n"):
+            if create_exclusively(self._folder / _name(entry.sequence), entry.model_dump_json(indent=2) + "\n"):
                 return entry
+
+
+def _name(sequence: int) -> str:
+    return f"{sequence:08}.json"
 
 
 def _read(path: Path) -> LogEntry:
@@ -62,6 +67,17 @@ def _read(path: Path) -> LogEntry:
 def live_entry(entries: Sequence[LogEntry]) -> LogEntry | None:
     """The entry that names the live release: the one place where it is named."""
     return next((entry for entry in reversed(entries) if entry.event is not Event.COMMIT), None)
+
+
+def live_before(entries: Sequence[LogEntry]) -> int | None:
+    """The release that was live before the live one. What a rollback left behind does not count."""
+    path: list[int] = []
+    for entry in entries:
+        if entry.event is Event.ROLLBACK and entry.release in path:
+            del path[path.index(entry.release) :]
+        if entry.event is not Event.COMMIT:
+            path.append(entry.release)
+    return path[-2] if len(path) > 1 else None
 
 
 def releases(entries: Sequence[LogEntry]) -> list[Release]:
@@ -94,6 +110,13 @@ def entry_for(event: Event, release: Release | LogEntry, sequence: int, reason: 
         run_id=release.run_id,
         date=release.date,
         at=dt.datetime.now(dt.UTC),
-        by=f"{getpass.getuser()}@{socket.gethostname()}",
+        by=f"{_user()}@{socket.gethostname()}",
         reason=reason,
     )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"  # a container may run as a user that it has no name for

@@ -82,12 +82,13 @@ class Publisher:
                 )
             )
         self._table.preflight()
+        held = self._ready(manifest, state.number if state else None)
         commit = self._store.commit(manifest)
         previous = live.release if live else None
         if live and manifest.date < live.date and not force:
             return Published(Outcome.ARCHIVED, commit.release, run_id, manifest.counts.scored, previous)
         # What is live already heals under the newest token: another run cannot have been published since.
-        flipped = self._serve(manifest, live if live and live.run_id == run_id else commit)
+        flipped = self._serve(manifest, live if live and live.run_id == run_id else commit, held=held)
         self._store.record_live(commit)
         retired = self._table.retire(keep=self._keep, grace_seconds=self._grace_seconds)
         outcome = Outcome.LIVE if flipped or previous != commit.release else Outcome.ALREADY_LIVE
@@ -107,25 +108,27 @@ class Publisher:
         Raises:
             RefusedError: there is no such release, nothing came before, or it never passed.
         """
-        live = self._store.live()
+        head = self._table.head()
+        live = self._recorded(head)
         if live is None:
             raise RefusedError(
                 Problem("ROLLBACK_TARGET", self._store.pipeline, "nothing is live", "a published release")
             )
-        head = self._table.head()
         if to == live.release or (to is None and (head is None or head.version != live.release)):
             # An attempt that was killed behind its log entry is finished, not rolled back once more.
             manifest = self._store.verified(live.run_id)
-            outcome = Outcome.LIVE if self._serve(manifest, live) else Outcome.ALREADY_LIVE
+            held = self._ready(manifest, live.release)
+            outcome = Outcome.LIVE if self._serve(manifest, live, held=held) else Outcome.ALREADY_LIVE
             return Published(outcome, live.release, live.run_id, manifest.counts.scored, live.release)
         target = self._previous() if to is None else self._store.release(to)
         manifest = self._store.verified(target.run_id)
-        self._serve(manifest, self._store.record_rollback(target, reason))
+        held = self._ready(manifest, target.number)
+        self._serve(manifest, self._store.record_rollback(target, reason), held=held)
         return Published(Outcome.LIVE, target.number, target.run_id, manifest.counts.scored, live.release)
 
     def _previous(self) -> Release:
-        retired = [release for release in self._store.releases() if release.state is ReleaseState.RETIRED]
-        if not retired:
+        number = self._store.live_before()
+        if number is None:
             raise RefusedError(
                 Problem(
                     "ROLLBACK_TARGET",
@@ -134,22 +137,41 @@ class Publisher:
                     "two publications before a rollback",
                 )
             )
-        return retired[-1]
+        return self._store.release(number)
 
-    def _serve(self, manifest: RunManifest, entry: LogEntry) -> bool:
+    def _recorded(self, head: Head | None) -> LogEntry | None:
+        """The live entry, entered now where a publication was killed between its flip and the log."""
+        live = self._store.live()
+        if head and live and head.token > live.sequence:
+            for entry in self._store.log.entries():
+                if (entry.sequence, entry.run_id) == (head.token, head.run_id):
+                    self._store.record_live(entry)
+        return self._store.live()
+
+    def _ready(self, manifest: RunManifest, version: int | None) -> bool:
+        """Whether Redis has the version whole. Where it must be loaded, its files are proven before the log is written.
+
+        Raises:
+            InputError: a file is missing or its digest differs.
+        """
+        known = None if version is None else self._table.versions().get(version)
+        if known and known.run_id == manifest.run_id and self._table.count(known) == known.entities:
+            return True
+        if problems := self._store.damage(manifest, PREDICTIONS):
+            raise InputError(*problems)
+        return False
+
+    def _serve(self, manifest: RunManifest, entry: LogEntry, *, held: bool) -> bool:
         """Load the version where Redis does not have it whole, and flip; False where it was served already."""
         head, served = head_of(manifest, entry), self._table.head()
-        whole = head.version in self._table.versions() and self._table.count(head) == head.entities
-        if not whole:
+        if not held:
             self._load(head, manifest)
         if served and (served.version, served.run_id) == (head.version, head.run_id):
-            return not whole
+            return not held
         return self._table.flip(head)
 
     def _load(self, head: Head, manifest: RunManifest) -> None:
-        """Load a version from files whose digests hold, then read back its count and a sample of its rows."""
-        if problems := self._store.damage(manifest, PREDICTIONS):
-            raise InputError(*problems)
+        """Load a version, then read back its count and a sample of its rows."""
         sample: list[Row] = []
         every = max(1, head.entities // _SAMPLE_ROWS)
 

@@ -7,12 +7,12 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from lookup.log import ReleaseLog, entry_for, live_entry, releases
-from schemas.content import sha256_file
+from lookup.log import ReleaseLog, entry_for, live_before, live_entry, releases
+from schemas.content import canonical_json, sha256_file, sha256_text
 from schemas.errors import InputError, Problem, RefusedError
 from schemas.release import Event, LogEntry, Release, ReleaseState
 from schemas.report import Report, Verdict
-from schemas.run import MANIFEST_FILE, REPORT_FILE, RunManifest
+from schemas.run import MANIFEST_FILE, PREDICTIONS, REPORT_FILE, RunManifest
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -74,13 +74,18 @@ class Store:
         """
         manifest, report = self.manifest(run_id), self.report(run_id)
         where = str(self.run_folder(run_id) / REPORT_FILE)
-        if report.run_id != run_id or report.content != manifest.content:
+        if {report.run_id, manifest.run_id} != {run_id}:
+            raise RefusedError(
+                Problem("PUBLISH_UNVERIFIED", where, f"report of {report.run_id}, files of {manifest.run_id}", run_id)
+            )
+        staged = sha256_text(canonical_json([file.sha256 for file in manifest.files_in(PREDICTIONS)]))
+        if {report.content, manifest.content} != {staged}:
             raise RefusedError(
                 Problem(
                     "PUBLISH_UNVERIFIED",
                     where,
                     f"content {report.content[:12]}…",
-                    f"the staged {manifest.content[:12]}…",
+                    f"the staged {staged[:12]}…",
                 )
             )
         if report.verdict is Verdict.FAIL:
@@ -93,6 +98,9 @@ class Store:
 
     def live(self) -> LogEntry | None:
         return live_entry(self.log.entries())
+
+    def live_before(self) -> int | None:
+        return live_before(self.log.entries())
 
     def release(self, number: int) -> Release:
         """The release of that number.

@@ -19,7 +19,7 @@ local current = redis.call('GET', KEYS[1])
 if current == ARGV[1] then return {'same', ''} end
 if current then
   local ok, head = pcall(cjson.decode, current)
-  if not ok or type(head) ~= 'table' or not head.token then return {'damaged', current} end
+  if not ok or type(head) ~= 'table' or type(head.token) ~= 'number' or type(head.version) ~= 'number' then return {'damaged', current} end
   if head.token >= tonumber(ARGV[2]) then return {'fenced', tostring(head.token)} end
   if tostring(head.version) ~= ARGV[3] then
     redis.call('HSET', KEYS[2], tostring(head.version), redis.call('TIME')[1])
@@ -72,17 +72,28 @@ class RedisTable:
 
         Raises:
             InputError: an id comes twice, or the rows are not in that order.
+            RefusedError: another publisher's head has a larger token, so that these rows may be gone already; or the
+                version in Redis is another store's.
         """
+        self._refuse_overtaken(head)
+        known = self.versions().get(head.version)
+        if known and known.run_id != head.run_id:
+            where = f"{versions_key(self.name)} {head.version}"
+            raise RefusedError(
+                Problem("STORE_FOREIGN", where, f"run {known.run_id} of another store", f"this store's {head.run_id}")
+            )
         with redis_errors(f"loading {self.name} version {head.version}"):
-            self._client.hset(versions_key(self.name), str(head.version), head.model_dump_json())
             groups = groupby(_in_order(head, rows), key=lambda row: bucket_of(row.entity, head.buckets))
             while True:
                 pipeline = self._client.pipeline(transaction=False)
+                # With every write, the first and the last: whoever dropped the version meanwhile finds these rows too.
+                pipeline.hset(versions_key(self.name), str(head.version), head.model_dump_json())
                 for bucket, group in islice(groups, _BUCKETS_PER_WRITE):
                     fields: dict[Any, Any] = {row.entity: row.value for row in group}
                     pipeline.hset(bucket_key(self.name, head.version, bucket), mapping=fields)
-                if not pipeline.execute():
-                    return
+                if len(pipeline.execute()) == 1:
+                    break
+        self._refuse_overtaken(head)
 
     def count(self, head: Head) -> int:
         """Rows that Redis holds of a version: the sum of its buckets' lengths."""
@@ -116,14 +127,7 @@ class RedisTable:
                 keys=[head_key(self.name), self._left_key], args=[head.model_dump_json(), head.token, head.version]
             )
         if outcome == b"fenced":
-            raise RefusedError(
-                Problem(
-                    "PUBLISH_FENCED",
-                    head_key(self.name),
-                    f"a head with token {detail.decode()}",
-                    f"one below {head.token}: this publication was overtaken",
-                )
-            )
+            raise self._fenced(head, int(detail))
         if outcome == b"damaged":
             raise InputError(
                 Problem(
@@ -169,6 +173,21 @@ class RedisTable:
                 self._client.unlink(*keys)
             self._client.hdel(versions_key(self.name), str(head.version))
             self._client.hdel(self._left_key, str(head.version))
+
+    def _refuse_overtaken(self, head: Head) -> None:
+        served = self.head()
+        if served and served.token > head.token:
+            raise self._fenced(head, served.token)
+
+    def _fenced(self, head: Head, token: int) -> RefusedError:
+        return RefusedError(
+            Problem(
+                "PUBLISH_FENCED",
+                head_key(self.name),
+                f"a head with token {token}",
+                f"one below {head.token}: this publication was overtaken",
+            )
+        )
 
     def _bucket_keys(self, head: Head) -> Iterator[str]:
         return (bucket_key(self.name, head.version, bucket) for bucket in range(head.buckets))

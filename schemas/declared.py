@@ -14,7 +14,7 @@ from schemas.errors import DeclarationError, Problem
 from schemas.expectations import Suites
 from schemas.pipeline import Pipeline
 from schemas.settings import Settings
-from schemas.yamlfile import Document, read_document
+from schemas.yamlfile import Document, read_document, read_text
 
 PIPELINE_FILE = "pipeline.yaml"
 
@@ -69,12 +69,13 @@ def read_folder(folder: Path) -> DeclaredPipeline:
     Raises:
         DeclarationError: with every problem of the folder that could be found at once.
     """
-    pipeline = _validated(Pipeline, read_document(folder / PIPELINE_FILE, name=f"{folder.name}/{PIPELINE_FILE}"))
+    document = read_document(folder / PIPELINE_FILE, name=f"{folder.name}/{PIPELINE_FILE}")
+    pipeline = _validated(Pipeline, document)
     if pipeline.pipeline != folder.name:
         raise DeclarationError(
             Problem(
                 "CFG_NAME",
-                f"{folder.name}/{PIPELINE_FILE}: pipeline",
+                document.where(("pipeline",)),
                 f"'{pipeline.pipeline}'",
                 f"the folder's name, '{folder.name}'",
             )
@@ -89,12 +90,7 @@ def read_folder(folder: Path) -> DeclaredPipeline:
 
 
 def _read_sql(path: Path, name: str) -> str:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DeclarationError(Problem("CFG_NOT_FOUND", name, "no such file", "a Spark SQL query")) from None
-    except (OSError, UnicodeDecodeError) as err:
-        raise DeclarationError(Problem("CFG_ENCODING", name, f"cannot be read: {err}", "UTF-8 text")) from err
+    text = read_text(path, name=name)
     if not text.strip():
         raise DeclarationError(Problem("CFG_EMPTY", name, "the file is empty", "a Spark SQL query"))
     return text
@@ -110,7 +106,7 @@ def _validated(model: type[_Model], document: Document) -> _Model:
 
 
 def _problems(detail: ErrorDetails, document: Document) -> Iterator[Problem]:
-    location = detail["loc"]
+    location = tuple(part for part in detail["loc"] if part != "[key]")
     kind = detail["type"]
     if kind == "unknown_keys":
         for key in detail["ctx"]["keys"]:
@@ -120,6 +116,8 @@ def _problems(detail: ErrorDetails, document: Document) -> Iterator[Problem]:
             yield Problem("CFG_UNKNOWN_KEY", document.where((*location, key)), f"unknown key{hint}", known)
     elif kind == "missing":
         yield Problem("CFG_MISSING_KEY", document.where(location), "is missing", "a value")
+    elif kind == "invalid":
+        yield Problem("CFG_INVALID", document.where((*location, *detail["ctx"]["at"])), detail["msg"])
     else:
         message = detail["msg"].removeprefix("Value error, ")
         code = {"value_error": "CFG_INVALID"}.get(

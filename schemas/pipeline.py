@@ -1,10 +1,11 @@
 """The declaration of a pipeline: what `pipeline.yaml` may say."""
 
 import datetime as dt
+import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
@@ -28,6 +29,11 @@ class Declared(BaseModel):
         if isinstance(data, dict) and (unknown := [key for key in data if key not in cls.model_fields]):
             raise PydanticCustomError("unknown_keys", "unknown keys", {"keys": unknown, "known": [*cls.model_fields]})
         return data
+
+
+def _invalid(message: str, *at: str) -> PydanticCustomError:
+    """An error of the key `at`, below the part that is being checked, so that its line can be shown."""
+    return PydanticCustomError("invalid", "{message}", {"message": message, "at": at})
 
 
 class Source(Declared):
@@ -89,7 +95,7 @@ class Features(Declared):
     def _some_and_distinct(self) -> "Features":
         if not self.columns:
             raise ValueError("no feature is declared: name at least one under numeric or categorical")
-        if twice := sorted({column for column in self.columns if self.columns.count(column) > 1}):
+        if twice := _twice(self.columns):
             raise ValueError(f"declared twice: {', '.join(twice)}")
         return self
 
@@ -141,10 +147,19 @@ class Training(Declared):
     split: Split
     params: dict[str, str | int | float | bool] = Field(default={}, description="LightGBM parameters.")
     rounds: int = Field(200, ge=1, le=10_000, description="Trees to grow.")
-    seed: int = 7
+    seed: int = Field(7, ge=0, lt=2**31)
     floors: dict[Literal["auc", "r2"], float] = Field(
         default={}, description="Holdout metrics below which no bundle is made or used."
     )
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _plain_values(cls, params: Any) -> Any:
+        # Here, because a union reports each of its four types in turn.
+        for name, value in params.items() if isinstance(params, dict) else ():
+            if not isinstance(value, str | int | float) or (isinstance(value, float) and not math.isfinite(value)):
+                raise _invalid(f"found {value!r}; expected text, a number, true or false", str(name))
+        return params
 
     @model_validator(mode="after")
     def _ordered(self) -> "Training":
@@ -227,29 +242,36 @@ class Pipeline(Declared):
     def _references(self) -> "Pipeline":
         source = self.sources.get(self.entity.source)
         if source is None:
-            raise ValueError(
-                f"entity.source '{self.entity.source}' is not declared under sources: {', '.join(self.sources)}"
-            )
+            known = ", ".join(self.sources)
+            raise _invalid(f"'{self.entity.source}' is not declared under sources: {known}", "entity", "source")
         if hidden := sorted(set(self.entity.key) & set(source.forbidden)):
-            raise ValueError(f"key columns may not be forbidden: {', '.join(hidden)}")
-        if len(set(self.entity.key)) != len(self.entity.key):
-            raise ValueError("entity.key names a column twice")
+            raise _invalid(f"key columns may not be forbidden: {', '.join(hidden)}", "entity", "key")
+        if twice := _twice(self.entity.key):
+            raise _invalid(f"declared twice: {', '.join(twice)}", "entity", "key")
         if source.columns and (
             missing := [k for k in self.entity.key if k not in source.columns and k != source.partition_by]
         ):
-            raise ValueError(f"entity.key {', '.join(missing)} is not a column of source '{self.entity.source}'")
+            found = f"{', '.join(missing)} is not a column of source '{self.entity.source}'"
+            raise _invalid(found, "entity", "key")
         if self.checks.slices:
             known = {*self.features.columns, *self.entity.key}
             if unknown := [column for column in self.checks.slices.columns if column not in known]:
-                raise ValueError(f"checks.slices: {', '.join(unknown)} is neither a feature nor a key column")
+                found = f"{', '.join(unknown)} is neither a feature nor a key column"
+                raise _invalid(found, "checks", "slices", "columns")
         if bool(source.partition_by) != bool(self.training.start):
-            raise ValueError("training.start and training.end go with a partitioned entity source, and it with them")
-        if twice := {rule.name for rule in self.rules if sum(r.name == rule.name for r in self.rules) > 1}:
-            raise ValueError(f"rules declared twice: {', '.join(sorted(twice))}")
-        if not re.match(r"^[A-Za-z0-9_.-]+\.sql$", self.features.sql):
-            raise ValueError(f"features.sql '{self.features.sql}' must be the name of a .sql file beside this one")
-        if not re.match(r"^[A-Za-z0-9_.-]+\.ya?ml$", self.checks.expectations):
-            raise ValueError(
-                f"checks.expectations '{self.checks.expectations}' must be the name of a .yaml file beside this one"
-            )
+            raise _invalid("start and end go with a partitioned entity source, and it with them", "training", "start")
+        if twice := _twice([rule.name for rule in self.rules]):
+            raise _invalid(f"declared twice: {', '.join(twice)}", "rules")
+        for file, kind, at in (
+            (self.features.sql, "sql", ("features", "sql")),
+            (self.checks.expectations, "ya?ml", ("checks", "expectations")),
+        ):
+            if not re.fullmatch(rf"[A-Za-z0-9_.-]+\.{kind}", file):
+                raise _invalid(f"{file!r} must be the name of a .{kind[-3:]} file beside this one", *at)
         return self
+
+
+def _twice(names: list[str]) -> list[str]:
+    """Names that stand there more than once; Spark does not tell upper from lower case."""
+    folded = [name.lower() for name in names]
+    return sorted({name for name in folded if folded.count(name) > 1})

@@ -1,23 +1,35 @@
 """YAML without surprises: no duplicate keys, no aliases, no `no` that turns into False."""
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
 from schemas.errors import DeclarationError, Problem
 
 MAX_BYTES = 256 * 1024
+MAX_DEPTH = 32
 
 Location = tuple[str | int, ...]
+
+_TEXT = "tag:yaml.org,2002:str"
+_FLOAT = "tag:yaml.org,2002:float"
 
 
 class _Loader(yaml.SafeLoader):
     """The core schema of YAML 1.2: what looks like text is text (`no`, `12:30`, `0012`)."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except ValueError as err:  # 2013-02-30, or an integer of 5,000 digits
+            raise yaml.constructor.ConstructorError(None, None, str(err), node.start_mark) from err
+
+
+_Loader.yaml_implicit_resolvers = {}  # none of YAML 1.1's
 
 
 for _tag, _pattern, _first in (
@@ -54,9 +66,10 @@ def read_document(path: Path, *, name: str) -> Document:
 
     Raises:
         DeclarationError: the file is missing, too large, not UTF-8, empty, not YAML or not a
-            mapping, or it has a duplicate key, an alias, or nesting past what Python can follow.
+            mapping, or it has a duplicate key, an alias, a number that is not finite, or more than
+            `MAX_DEPTH` levels.
     """
-    text = _read(path, name)
+    text = read_text(path, name=name)
     try:
         loader = _Loader(text)
         try:
@@ -70,17 +83,24 @@ def read_document(path: Path, *, name: str) -> Document:
         finally:
             loader.dispose()
     except RecursionError:
-        raise _error("CFG_TOO_DEEP", name, "nested too deeply", "a few levels") from None
+        raise _error("CFG_TOO_DEEP", name, "nested too deeply", f"at most {MAX_DEPTH} levels") from None
     except yaml.YAMLError as err:
-        raise _syntax_error(err, name) from err
-    except ValueError as err:
-        raise _error("CFG_SYNTAX", name, str(err), "a value that exists") from err
+        raise _syntax_error(err, name, text) from err
     if not isinstance(data, dict):
         raise _error("CFG_TYPE", f"{name}:1", f"found {type(data).__name__}", "a mapping of keys to values")
     return Document(data, name, dict(_lines(node, ())))
 
 
-def _read(path: Path, name: str) -> str:
+def read_text(path: Path, *, name: str) -> str:
+    """The text of a declared file.
+
+    Args:
+        path: The file.
+        name: How errors name it.
+
+    Raises:
+        DeclarationError: the file is missing, unreadable, too large or not UTF-8.
+    """
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -95,29 +115,49 @@ def _read(path: Path, name: str) -> str:
         raise _error("CFG_ENCODING", name, f"byte {err.start} is not UTF-8", "UTF-8 text") from err
 
 
-def _problems(node: yaml.Node, name: str) -> Iterator[Problem]:
+def _problems(root: yaml.Node, name: str) -> Iterator[Problem]:
+    """What YAML allows and a declaration does not. Nodes are not followed by recursion: any depth may come in."""
     seen_nodes: set[int] = set()
-    stack = [node]
+    stack: list[tuple[yaml.Node, Location]] = [(root, ())]
     while stack:
-        current = stack.pop()
-        line = current.start_mark.line + 1
-        if id(current) in seen_nodes:
-            yield Problem("CFG_ALIAS", f"{name}:{line}", "an alias (*name)", "the value written out")
+        node, location = stack.pop()
+        where = _where(name, node, location)
+        if id(node) in seen_nodes:
+            yield Problem("CFG_ALIAS", where, "an alias (*name)", "the value written out")
             return
-        seen_nodes.add(id(current))
-        if isinstance(current, yaml.SequenceNode):
-            stack.extend(current.value)
-        elif isinstance(current, yaml.MappingNode):
-            keys: set[str] = set()
-            for key, value in current.value:
-                where = f"{name}:{key.start_mark.line + 1}"
-                if not isinstance(key, yaml.ScalarNode):
-                    yield Problem("CFG_TYPE", where, "a key that is not text", "a plain key")
-                elif key.value in keys:
-                    yield Problem("CFG_DUPLICATE_KEY", where, f"'{key.value}' a second time", "each key once")
-                else:
-                    keys.add(key.value)
-                stack.append(value)
+        seen_nodes.add(id(node))
+        if len(location) > MAX_DEPTH:
+            yield Problem(
+                "CFG_TOO_DEEP", f"{name}:{node.start_mark.line + 1}", "nested too deeply", f"at most {MAX_DEPTH} levels"
+            )
+            return
+        if isinstance(node, yaml.SequenceNode):
+            stack.extend((item, (*location, index)) for index, item in enumerate(node.value))
+        elif isinstance(node, yaml.MappingNode):
+            yield from _key_problems(node, location, name)
+            stack.extend((value, (*location, str(key.value))) for key, value in node.value)
+        elif node.tag == _FLOAT and not math.isfinite(float(node.value)):
+            yield Problem("CFG_NOT_FINITE", where, node.value, "a finite number")
+
+
+def _key_problems(mapping: yaml.MappingNode, location: Location, name: str) -> Iterator[Problem]:
+    keys: set[str] = set()
+    for key, _ in mapping.value:
+        if key.tag != _TEXT:
+            found = (
+                f"a key that is not text: {key.value}" if isinstance(key, yaml.ScalarNode) else "a key of several parts"
+            )
+            yield Problem("CFG_TYPE", _where(name, key, location), found, "a name")
+        elif key.value in keys:
+            where = _where(name, key, (*location, key.value))
+            yield Problem("CFG_DUPLICATE_KEY", where, f"'{key.value}' a second time", "each key once")
+        else:
+            keys.add(key.value)
+
+
+def _where(name: str, node: yaml.Node, location: Location) -> str:
+    dotted = ".".join(map(str, location))
+    return f"{name}:{node.start_mark.line + 1}" + (f": {dotted}" if dotted else "")
 
 
 def _lines(node: yaml.Node, location: Location) -> Iterator[tuple[Location, int]]:
@@ -131,7 +171,10 @@ def _lines(node: yaml.Node, location: Location) -> Iterator[tuple[Location, int]
             yield (*location, key.value), key.start_mark.line + 1
 
 
-def _syntax_error(err: yaml.YAMLError, name: str) -> DeclarationError:
+def _syntax_error(err: yaml.YAMLError, name: str, text: str) -> DeclarationError:
+    if isinstance(err, yaml.reader.ReaderError):  # it knows its place by the character, not by the line
+        where, found = f"{name}:{text.count(chr(10), 0, err.position) + 1}", f"the character U+{ord(err.character):04X}"
+        return _error("CFG_SYNTAX", where, found, "text without control characters")
     mark = getattr(err, "problem_mark", None)
     where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
     return _error("CFG_SYNTAX", where, getattr(err, "problem", None) or str(err), "YAML")

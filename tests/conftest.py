@@ -1,13 +1,19 @@
 """What all tests share: a real Redis, and the repository's own folders."""
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
 
 from lookup.connect import connect
 from lookup.embedded import start, stop
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,3 +39,14 @@ def redis_url(redis_server: str) -> Iterator[str]:
 def redis_client(redis_url: str) -> Iterator[redis.Redis]:
     with connect(redis_url) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator["SparkSession"]:
+    # On loopback only, and with workers of this environment, not the first python3 on PATH.
+    os.environ.update(SPARK_LOCAL_IP="127.0.0.1", PYSPARK_PYTHON=sys.executable)
+    from jobs.session import spark_session
+
+    session = spark_session("almanac tests")
+    yield session
+    session.stop()

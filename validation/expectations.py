@@ -6,6 +6,7 @@ is a check that was not evaluated.
 """
 
 import difflib
+import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -151,6 +152,8 @@ def _validate(
 ) -> dict[int, ExpectationValidationResult]:
     # A context of its own for every call: a shared one mixes up the frames of two threads without a word.
     context = gx.get_context(mode="ephemeral")
+    # It sets this logger to INFO by itself, to tell of its temporary folders.
+    logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     asset = context.data_sources.add_spark("spark").add_dataframe_asset(suite)
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": frame})
