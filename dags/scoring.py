@@ -13,6 +13,7 @@ from airflow.sdk import DAG, Asset, Param, task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from schemas.declared import DeclaredPipeline, pipeline_folders, read_folder
+from schemas.errors import AlmanacError
 from schemas.report import Report, Verdict
 from schemas.run import REPORT_FILE
 from schemas.settings import Settings
@@ -131,5 +132,31 @@ def scoring_dag(declared: DeclaredPipeline) -> DAG:
     return dag
 
 
+def broken_dag(name: str, error: AlmanacError) -> DAG:
+    """A DAG that fails with what is wrong: a folder that cannot be read must not take the others' DAGs with it."""
+    with DAG(
+        dag_id=f"almanac_{name}",
+        schedule="@daily",
+        start_date=dt.datetime(2000, 1, 1, tzinfo=dt.UTC),
+        catchup=False,
+        tags={"almanac", "broken"},
+        doc_md=f"## {name}\n\nThe declaration cannot be read:\n\n```\n{error}\n```",
+    ) as dag:
+
+        @task
+        def read_declaration() -> None:
+            raise AirflowFailException(str(error))
+
+        read_declaration()
+    return dag
+
+
+def _dag(folder: Path) -> DAG:
+    try:
+        return scoring_dag(read_folder(folder))
+    except AlmanacError as err:
+        return broken_dag(folder.name, err)
+
+
 for _folder in pipeline_folders(_settings()):
-    globals()[f"almanac_{_folder.name}"] = scoring_dag(read_folder(_folder))
+    globals()[f"almanac_{_folder.name}"] = _dag(_folder)

@@ -87,12 +87,17 @@ def _encoded(feature: Feature, column: pa.Array | pa.ChunkedArray, model: str) -
     if feature.kind == "categorical":
         if pa.types.is_floating(column.type):
             raise InputError(Problem("BUNDLE_DTYPE", where, str(column.type), "text, as in training"))
-        column = pc.index_in(pc.cast(column, pa.string()), pa.array(feature.categories, pa.string()))
+        try:
+            text = pc.cast(column, pa.string())
+        except pa.ArrowException as err:  # a list, a struct, bytes that are not UTF-8
+            raise InputError(Problem("BUNDLE_DTYPE", where, str(column.type), "text, as in training")) from err
+        column = pc.index_in(text, pa.array(feature.categories, pa.string()))
     elif not (
         pa.types.is_floating(column.type) or pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)
     ):
         raise InputError(Problem("BUNDLE_DTYPE", where, str(column.type), "a number, as in training"))
-    values = pc.fill_null(pc.cast(column, pa.float64()), float("nan"))
+    # Not safely: an integer past 2^53 becomes the nearest double, as Spark's own cast makes it.
+    values = pc.fill_null(pc.cast(column, pa.float64(), safe=False), float("nan"))
     return np.asarray(
         values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values.to_numpy(), dtype=np.float64
     )
@@ -134,10 +139,11 @@ def _check_files(folder: Path, manifest: BundleManifest) -> None:
     present = {path.name for path in folder.iterdir()} - {MANIFEST_FILE}
     if unlisted := present - set(manifest.files):
         raise _error(folder, "BUNDLE_FILES", f"{', '.join(sorted(unlisted))} not in the manifest", "only what it lists")
+    for name in (MANIFEST_FILE, *manifest.files):
+        if (folder / name).is_symlink() or not (folder / name).is_file():
+            raise _error(folder, "BUNDLE_FILES", f"{name} is no plain file there", "the file itself")
     for name, file in manifest.files.items():
         path = folder / name
-        if path.is_symlink() or not path.is_file():
-            raise _error(folder, "BUNDLE_FILES", f"{name} is no plain file there", "the file itself")
         if path.stat().st_size != file.size_bytes:
             raise _error(
                 folder,
@@ -201,9 +207,14 @@ def check_promises(bundle: Bundle) -> None:
 
 def _holdout(bundle: Bundle) -> pa.Table:
     try:
-        return pq.read_table(bundle.folder / HOLDOUT_FILE)
-    except pa.ArrowException as err:
+        # Alone: a folder above that is called a=b is no partition of it.
+        holdout = pq.read_table(bundle.folder / HOLDOUT_FILE, partitioning=None)
+    except (pa.ArrowException, OSError) as err:
         raise _error(bundle.folder, "BUNDLE_HOLDOUT", f"{HOLDOUT_FILE}: {err}", "a Parquet file") from err
+    for name in (LABEL_COLUMN, EXPECTED_COLUMN):
+        if name not in holdout.schema.names or holdout.column(name).null_count:
+            raise _error(bundle.folder, "BUNDLE_HOLDOUT", f"{HOLDOUT_FILE}: {name} is missing", "it in every row")
+    return holdout
 
 
 def write_bundle(
@@ -253,7 +264,7 @@ def find_bundle(bundles: Path, reference: str, *, where: str) -> Path:
             raise InputError(
                 Problem("BUNDLE_NOT_FOUND", where, f"no bundle in {bundles}", "one; train it first")
             ) from None
-    if not (bundles / name).is_dir():
+    if not name or Path(name).name != name or not (bundles / name).is_dir():
         known = ", ".join(sorted(path.name for path in bundles.glob("[!.]*-*"))) or "none"
         raise InputError(Problem("BUNDLE_NOT_FOUND", where, f"no bundle '{name}'", f"one of {known}"))
     return bundles / name

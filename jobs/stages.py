@@ -125,6 +125,7 @@ def _score_into(folder: Path, plan: Plan, spark: "SparkSession") -> RunManifest:
     from jobs.features import query_features, register_sources
     from jobs.scoring import score as score_rows
     from jobs.scoring import set_aside
+    from validation.analysis import analysis_errors
     from validation.quarantine import failed, judge_rows, passed
 
     clock = time.monotonic
@@ -136,7 +137,8 @@ def _score_into(folder: Path, plan: Plan, spark: "SparkSession") -> RunManifest:
         features, pipeline.entity.key, pipeline.rules, where=f"{plan.declared.name}/pipeline.yaml"
     ).persist()
     try:
-        counts, aside = _count(judged, features)
+        with analysis_errors(f"{plan.declared.name}/{pipeline.features.sql}"):
+            counts, aside = _count(judged, features)
         counted = clock()
         scored = score_rows(passed(judged), counts.scored, plan.bundle, folder)
         quarantined = set_aside(failed(judged), aside, folder)

@@ -23,10 +23,14 @@ def validate_pipeline(settings: Settings, name: str) -> list[Problem]:
         where = f"{name}/pipeline.yaml: sources.{source_name}.path"
         try:
             path = settings.root / expand(source.path, where=where)
+            is_there = path.exists()
         except DeclarationError as err:
             problems += err.problems
             continue
-        if not path.exists():
+        except OSError as err:  # a name that is too long, a folder that may not be entered
+            problems.append(Problem("IN_UNREADABLE", where, f"{err.strerror}: {path}", "a path that can be read"))
+            continue
+        if not is_there:
             problems.append(Problem("IN_NOT_FOUND", where, f"no such file or folder: {path}", "the source"))
     return problems + _suite_problems(declared)
 

@@ -38,8 +38,10 @@ class SteadyWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
-        self._temporary.unlink(missing_ok=True)
+        try:
+            self._writer.close()
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add rows; at most a row group and one batch of them are held in memory."""

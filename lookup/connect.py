@@ -98,6 +98,9 @@ _TRANSLATIONS: tuple[tuple[str, Any, tuple[str, ...], str, type[AlmanacError]], 
     ),
     ("STORE_READONLY", exceptions.ReadOnlyError, _ANY, "the primary, not a replica", DeclarationError),
     ("STORE_FULL", exceptions.OutOfMemoryError, _ANY, "more memory (maxmemory) for this version", UnavailableError),
+    # Redis 6 wraps what a script met: `Error running script ...: -READONLY You can't write ...`.
+    ("STORE_READONLY", exceptions.ResponseError, (": -READONLY",), "the primary, not a replica", DeclarationError),
+    ("STORE_FULL", exceptions.ResponseError, (": -OOM",), "more memory (maxmemory) for this version", UnavailableError),
     ("STORE_PERSISTENCE", exceptions.ResponseError, ("MISCONF",), "a Redis whose disk writes work", UnavailableError),
     (
         "STORE_IS_CLUSTER",

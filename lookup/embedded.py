@@ -180,8 +180,9 @@ def _is_ours(state: _State) -> bool:
         command = Path(f"/proc/{state.pid}/cmdline").read_bytes()
     except OSError:
         return _answers(state.pid) if not Path("/proc").is_dir() else False
-    # A server's title is its program and address: `redis-server 127.0.0.1:40123`.
-    return Path(state.program).name.encode() in command and str(state.port).encode() in command
+    # A server's title is its program and address: `/usr/bin/redis-server 127.0.0.1:40123`.
+    title = command.replace(b"\0", b" ").decode(errors="replace")
+    return Path(state.program).name in title and f"127.0.0.1:{state.port}" in title.split()
 
 
 def _answers(pid: int) -> bool:

@@ -73,14 +73,7 @@ class Publisher:
         live = self._store.live()
         state = {release.run_id: release for release in self._store.releases()}.get(run_id)
         if state and state.state is ReleaseState.ROLLED_BACK and not force:
-            raise RefusedError(
-                Problem(
-                    "ROLLED_BACK",
-                    f"{self._store.pipeline} run {run_id}",
-                    f"release {state.number} was rolled back",
-                    "another run, or --force",
-                )
-            )
+            raise _rolled_back(f"{self._store.pipeline} run {run_id}", state)
         self._table.preflight()
         held = self._ready(manifest, state.number if state else None)
         commit = self._store.commit(manifest)
@@ -189,6 +182,12 @@ class Publisher:
             raise InputError(
                 Problem("STORE_ROWS", where, f"{len(wrong)} of {len(sample)} sampled rows differ", "the store's")
             )
+
+
+def _rolled_back(where: str, release: Release) -> RefusedError:
+    return RefusedError(
+        Problem("ROLLED_BACK", where, f"release {release.number} was rolled back", "another run, or --force")
+    )
 
 
 def head_of(manifest: RunManifest, entry: LogEntry) -> Head:

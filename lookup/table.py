@@ -19,7 +19,9 @@ local current = redis.call('GET', KEYS[1])
 if current == ARGV[1] then return {'same', ''} end
 if current then
   local ok, head = pcall(cjson.decode, current)
-  if not ok or type(head) ~= 'table' or type(head.token) ~= 'number' or type(head.version) ~= 'number' then return {'damaged', current} end
+  if not ok or type(head) ~= 'table' or type(head.token) ~= 'number' or type(head.version) ~= 'number' then
+    return {'damaged', current}
+  end
   if head.token >= tonumber(ARGV[2]) then return {'fenced', tostring(head.token)} end
   if tostring(head.version) ~= ARGV[3] then
     redis.call('HSET', KEYS[2], tostring(head.version), redis.call('TIME')[1])
@@ -142,8 +144,9 @@ class RedisTable:
     def versions(self) -> dict[int, Head]:
         """Every version that has keys in Redis."""
         with redis_errors(f"table '{self.name}'"):
-            found = self._client.hgetall(versions_key(self.name))
-        return {int(version): read_head(cast("bytes", raw), self.name) for version, raw in found.items()}
+            found = self._client.hvals(versions_key(self.name))
+        heads = [read_head(cast("bytes", raw), self.name) for raw in found]
+        return {head.version: head for head in heads}
 
     def retire(self, *, keep: int, grace_seconds: int) -> list[int]:
         """Remove the versions that nobody can be reading, by the names of their buckets, and say which.
@@ -158,7 +161,9 @@ class RedisTable:
             left = {int(version): int(at) for version, at in self._client.hgetall(self._left_key).items()}
             now = int(self._client.time()[0])
         versions = self.versions()
-        others = sorted(versions.keys() - {live.version}, key=lambda version: left.get(version, 0), reverse=True)
+        others = sorted(
+            versions.keys() - {live.version}, key=lambda version: (left.get(version, 0), version), reverse=True
+        )
         once_live = [version for version in others if version in left]
         old = {version for version in once_live[keep - 1 :] if now - left[version] >= grace_seconds}
         abandoned = {version for version in others if version not in left and version < live.version}

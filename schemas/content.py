@@ -62,12 +62,16 @@ def create_exclusively(path: Path, text: str) -> bool:
 def _synced_temporary(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
     temporary = Path(name)
-    temporary.chmod(0o644)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+    except BaseException:  # a full disk, Ctrl-C: the half-written file goes too
+        temporary.unlink(missing_ok=True)
+        raise
     return temporary
 
 

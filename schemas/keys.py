@@ -192,6 +192,8 @@ def _checked(spec: ColumnSpec, value: Any, raw: bytes) -> Value:
         return spec.values[value]
     if value is not None and type(value) is not _TYPES[spec.type]:
         raise _undecodable(raw, f"{spec.name}: {type(value).__name__} where {spec.type} was declared")
+    if isinstance(value, int) and value >= 2**63:  # MessagePack has unsigned ones too
+        raise _undecodable(raw, f"{spec.name}: {value} is no int64")
     return cast("Value", value)  # narrowed by a table that mypy cannot follow
 
 

@@ -244,7 +244,8 @@ class Pipeline(Declared):
         if source is None:
             known = ", ".join(self.sources)
             raise _invalid(f"'{self.entity.source}' is not declared under sources: {known}", "entity", "source")
-        if hidden := sorted(set(self.entity.key) & set(source.forbidden)):
+        forbidden = {column.lower() for column in source.forbidden}
+        if hidden := [column for column in self.entity.key if column.lower() in forbidden]:
             raise _invalid(f"key columns may not be forbidden: {', '.join(hidden)}", "entity", "key")
         if twice := _twice(self.entity.key):
             raise _invalid(f"declared twice: {', '.join(twice)}", "entity", "key")
@@ -254,20 +255,19 @@ class Pipeline(Declared):
             found = f"{', '.join(missing)} is not a column of source '{self.entity.source}'"
             raise _invalid(found, "entity", "key")
         if self.checks.slices:
-            known = {*self.features.columns, *self.entity.key}
-            if unknown := [column for column in self.checks.slices.columns if column not in known]:
+            columns = {*self.features.columns, *self.entity.key}
+            if unknown := [column for column in self.checks.slices.columns if column not in columns]:
                 found = f"{', '.join(unknown)} is neither a feature nor a key column"
                 raise _invalid(found, "checks", "slices", "columns")
         if bool(source.partition_by) != bool(self.training.start):
             raise _invalid("start and end go with a partitioned entity source, and it with them", "training", "start")
         if twice := _twice([rule.name for rule in self.rules]):
             raise _invalid(f"declared twice: {', '.join(twice)}", "rules")
-        for file, kind, at in (
-            (self.features.sql, "sql", ("features", "sql")),
-            (self.checks.expectations, "ya?ml", ("checks", "expectations")),
-        ):
-            if not re.fullmatch(rf"[A-Za-z0-9_.-]+\.{kind}", file):
-                raise _invalid(f"{file!r} must be the name of a .{kind[-3:]} file beside this one", *at)
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+\.sql", self.features.sql):
+            raise _invalid(f"{self.features.sql!r} must be the name of a .sql file beside this one", "features", "sql")
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+\.ya?ml", self.checks.expectations):
+            found = f"{self.checks.expectations!r} must be the name of a .yaml file beside this one"
+            raise _invalid(found, "checks", "expectations")
         return self
 
 

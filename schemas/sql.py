@@ -1,15 +1,19 @@
 """What features.sql may say, checked without Spark: one query, declared tables, nothing forbidden."""
 
+import re
 from collections.abc import Iterator
 
 import sqlglot
 from sqlglot import exp
-from sqlglot.errors import ParseError, TokenError
+from sqlglot.errors import ParseError, SqlglotError, TokenError
 
 from schemas.declared import DeclaredPipeline
 from schemas.errors import DeclarationError, Problem
 
 PARAMETERS = ("ds",)
+
+# What sqlglot raises for text that is not SQL, or is nested past what Python can follow.
+_UNREADABLE = (SqlglotError, RecursionError)
 
 
 def check_sql(declared: DeclaredPipeline) -> None:
@@ -28,20 +32,27 @@ def check_sql(declared: DeclaredPipeline) -> None:
 def _query_problems(declared: DeclaredPipeline) -> Iterator[Problem]:
     where = f"{declared.name}/{declared.pipeline.features.sql}"
     try:
-        statements = sqlglot.parse(declared.features_sql, dialect="spark")
-    except (ParseError, TokenError) as err:
-        yield _syntax(where, err)
+        statements = _statements(declared.features_sql)
+    except _UNREADABLE as err:
+        yield _syntax(where, err, declared.features_sql)
         return
-    if len(statements) != 1 or not isinstance(statements[0], exp.Query):
-        found = "no statement" if not statements or statements[0] is None else statements[0].key.upper()
-        yield Problem("SQL_NOT_A_QUERY", where, f"{len(statements)} statements, the first {found}", "one SELECT")
+    query = statements[0] if len(statements) == 1 else None
+    if not isinstance(query, exp.Query):
+        found = ", ".join(statement.key.upper() for statement in statements) or "no statement"
+        yield Problem("SQL_NOT_A_QUERY", where, found, "one SELECT")
         return
-    query = statements[0]
     yield from _table_problems(query, declared, where)
     yield from _column_problems(query, declared, where)
-    for marker in query.find_all(exp.Placeholder):
-        if marker.name not in PARAMETERS:
-            yield Problem("SQL_PARAMETER", where, f"parameter ':{marker.name}'", "':ds', the logical date")
+    markers = query.find_all(exp.Placeholder, exp.Parameter)
+    texts = {marker.sql("spark") for marker in markers if not isinstance(marker.parent, exp.Placeholder)}
+    for text in sorted(texts - {f":{name}" for name in PARAMETERS}):
+        at = _line_at(declared.features_sql, declared.features_sql.find(text))
+        yield Problem("SQL_PARAMETER", f"{where}{at}", f"parameter '{text}'", "':ds', the logical date")
+
+
+def _statements(text: str) -> list[exp.Expr]:
+    parsed = sqlglot.parse(text, dialect="spark")
+    return [statement for statement in parsed if statement is not None and not isinstance(statement, exp.Semicolon)]
 
 
 def _table_problems(query: exp.Query, declared: DeclaredPipeline, where: str) -> Iterator[Problem]:
@@ -60,7 +71,7 @@ def _table_problems(query: exp.Query, declared: DeclaredPipeline, where: str) ->
 def _column_problems(query: exp.Query, declared: DeclaredPipeline, where: str) -> Iterator[Problem]:
     pipeline = declared.pipeline
     forbidden = {column.lower(): name for name, source in pipeline.sources.items() for column in source.forbidden}
-    for column in query.find_all(exp.Column):
+    for column in _columns(query):
         if (source := forbidden.get(column.name.lower())) is not None:
             yield Problem(
                 "SQL_FORBIDDEN",
@@ -82,6 +93,12 @@ def _column_problems(query: exp.Query, declared: DeclaredPipeline, where: str) -
             )
 
 
+def _columns(query: exp.Query) -> Iterator[exp.Expr]:
+    yield from query.find_all(exp.Column)
+    for join in query.find_all(exp.Join):
+        yield from join.args.get("using") or ()
+
+
 def _expressions(declared: DeclaredPipeline) -> Iterator[tuple[str, str]]:
     pipeline = declared.pipeline
     yield f"{declared.name}/pipeline.yaml: training.label", pipeline.training.label
@@ -93,20 +110,41 @@ def _expressions(declared: DeclaredPipeline) -> Iterator[tuple[str, str]]:
 
 def _expression_problems(where: str, text: str) -> Iterator[Problem]:
     try:
-        sqlglot.parse_one(f"SELECT {text} AS value", dialect="spark")
-    except (ParseError, TokenError) as err:
+        if not sqlglot.tokenize(text, dialect="spark"):
+            yield Problem("SQL_SYNTAX", where, "no expression", "Spark SQL")
+            return
+        # On a line of its own, so that a comment at the end of the text cannot hide the alias.
+        statements = _statements(f"SELECT {text}\nAS value")
+    except _UNREADABLE as err:
         yield _syntax(where, err)
+        return
+    parts = {part: value for statement in statements for part, value in statement.args.items() if value}
+    if len(statements) != 1 or set(parts) != {"expressions"} or len(parts["expressions"]) != 1:
+        yield Problem("SQL_SYNTAX", where, f"'{text}' is more than an expression", "one Spark SQL expression")
 
 
-def _syntax(where: str, err: Exception) -> Problem:
-    detail = err.errors[0] if isinstance(err, ParseError) and err.errors else {}
-    line = f":{detail['line']}:{detail['col']}" if detail.get("line") else ""
-    found = str(detail.get("description") or str(err).splitlines()[0]).rstrip(".")
-    near = f" near '{detail['highlight']}'" if detail.get("highlight") else ""
-    return Problem("SQL_SYNTAX", f"{where}{line}", f"{found}{near}", "Spark SQL")
+def _syntax(where: str, err: Exception, file_text: str | None = None) -> Problem:
+    """What sqlglot says, with its line where a whole file was read."""
+    found, at, near = str(err).partition("\n")[0], "", None
+    if isinstance(err, RecursionError):
+        found = "nested too deeply"
+    elif isinstance(err, TokenError):
+        found = "a quote or a comment that does not end"
+        # "Missing ' from 51:811" names the last line of the text, and how many characters stand before the quote.
+        if file_text and (place := re.search(r" from \d+:(\d+)", str(err.__cause__))):
+            at = _line_at(file_text, int(place[1]))
+    elif isinstance(err, ParseError) and err.errors:
+        detail = err.errors[0]
+        found, near = str(detail["description"]).rstrip("."), detail["highlight"]
+        at = f":{detail['line']}:{detail['col']}" if file_text and detail["line"] else ""
+    return Problem("SQL_SYNTAX", f"{where}{at}", f"{found} near '{near}'" if near else found, "Spark SQL")
 
 
-def _line(node: exp.Expression) -> str:
+def _line_at(text: str, offset: int) -> str:
+    return f":{text.count(chr(10), 0, offset) + 1}" if offset >= 0 else ""
+
+
+def _line(node: exp.Expr) -> str:
     identifier = node.find(exp.Identifier)
     line = identifier.meta.get("line") if identifier else None
     return f":{line}" if line else ""

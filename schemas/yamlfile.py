@@ -173,11 +173,12 @@ def _lines(node: yaml.Node, location: Location) -> Iterator[tuple[Location, int]
 
 def _syntax_error(err: yaml.YAMLError, name: str, text: str) -> DeclarationError:
     if isinstance(err, yaml.reader.ReaderError):  # it knows its place by the character, not by the line
-        where, found = f"{name}:{text.count(chr(10), 0, err.position) + 1}", f"the character U+{ord(err.character):04X}"
+        where, found = f"{name}:{text.count(chr(10), 0, err.position) + 1}", f"the character {err.character!r}"
         return _error("CFG_SYNTAX", where, found, "text without control characters")
     mark = getattr(err, "problem_mark", None)
     where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-    return _error("CFG_SYNTAX", where, getattr(err, "problem", None) or str(err), "YAML")
+    expected = "a value that exists" if isinstance(err, yaml.constructor.ConstructorError) else "YAML"
+    return _error("CFG_SYNTAX", where, getattr(err, "problem", None) or str(err), expected)
 
 
 def _error(code: str, where: str, found: str, expected: str) -> DeclarationError:

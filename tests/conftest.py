@@ -11,6 +11,8 @@ import redis
 
 from lookup.connect import connect
 from lookup.embedded import start, stop
+from schemas.declared import load_pipeline
+from tests.flights import make_workspace
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -50,3 +52,14 @@ def spark() -> Iterator["SparkSession"]:
     session = spark_session("almanac tests")
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def trained_workspace(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with dags/, data/ and a store that holds one bundle. Copy it before changing anything."""
+    from jobs.training import train
+
+    root = tmp_path_factory.mktemp("trained")
+    settings = make_workspace(root)
+    train(spark.newSession(), settings, load_pipeline(settings, "flight_delay"))
+    return root

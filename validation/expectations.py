@@ -151,9 +151,9 @@ def _validate(
     suite: str, expectations: Sequence[Expectation], frame: "DataFrame"
 ) -> dict[int, ExpectationValidationResult]:
     # A context of its own for every call: a shared one mixes up the frames of two threads without a word.
-    context = gx.get_context(mode="ephemeral")
     # It sets this logger to INFO by itself, to tell of its temporary folders.
     logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
+    context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     asset = context.data_sources.add_spark("spark").add_dataframe_asset(suite)
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": frame})

@@ -1,5 +1,7 @@
-"""A published table, a server of its own process, and a Redis that a test may kill."""
+"""A staged run, a published table, a server of its own process, and a Redis that a test may kill."""
 
+import datetime as dt
+import hashlib
 import http.client
 import json
 import os
@@ -7,17 +9,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 import pytest
 import redis
 
+from jobs.writer import write_rows
 from lookup.connect import connect
 from lookup.embedded import find_server, free_port, server_command
+from lookup.publisher import Publisher
+from lookup.store import Store
+from lookup.table import RedisTable
+from schemas.content import canonical_json, sha256_text
 from schemas.keys import ColumnSpec, Head, bucket_count, bucket_key, bucket_of, encode_rows, head_key
+from schemas.report import CheckResult, Report, Verdict
+from schemas.run import MANIFEST_FILE, PREDICTIONS, REPORT_FILE, Counts, RunManifest
 
 COLUMNS = (
     ColumnSpec(name="score", type="float64"),
@@ -134,6 +144,7 @@ class OwnRedis:
     def __init__(self, folder: Path, *options: str) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        folder.mkdir()
         self._command = [*server_command(find_server(), folder, self.port), "--appendfsync", "always", *options]
         self.start()
 
@@ -163,9 +174,108 @@ def own_redis(tmp_path: Path) -> Iterator[Callable[..., OwnRedis]]:
     started: list[OwnRedis] = []
 
     def start(*options: str) -> OwnRedis:
-        started.append(OwnRedis(tmp_path, *options))
+        started.append(OwnRedis(tmp_path / f"redis-{len(started)}", *options))
         return started[-1]
 
     yield start
     for server in started:
         server.kill()
+
+
+_SCORED_AT = dt.datetime(2013, 7, 1, 4, tzinfo=dt.UTC)
+_SCHEMA = pa.schema(
+    [
+        pa.field("entity_id", pa.string(), nullable=False),
+        pa.field("score", pa.float64()),
+        *(pa.field(name, pa.string(), nullable=False) for name in ("model", "variant", "status")),
+    ]
+)
+
+
+class Staging:
+    """The store of the pipeline `flights`, and runs in it as scoring and verification leave them."""
+
+    def __init__(self, root: Path) -> None:
+        self.store = Store(root, "flights")
+
+    def run(
+        self,
+        date: dt.date,
+        scores: Mapping[str, float],
+        *,
+        verdict: Verdict | None = Verdict.PASS,
+        buckets: int | None = None,
+    ) -> str:
+        """The id of a new run with these predictions; `verdict=None` leaves it without a report."""
+        modulus = buckets or bucket_count(len(scores))
+        ordered = sorted(scores, key=lambda entity: (bucket_of(entity, modulus), entity.encode()))
+        return self.run_of_rows(
+            date, [(entity, scores[entity]) for entity in ordered], verdict=verdict, buckets=modulus
+        )
+
+    def run_of_rows(
+        self, date: dt.date, rows: Iterable[tuple[str, float]], *, verdict: Verdict | None, buckets: int
+    ) -> str:
+        """The same, the rows in the order in which they come."""
+        ids, scores = zip(*rows, strict=True)
+        run_id = f"{date}-{hashlib.sha256(repr((ids, scores)).encode()).hexdigest()[:12]}"
+        folder = self.store.run_folder(run_id)
+        routed = [[value] * len(ids) for value in ("delay-1", "champion", "scored")]
+        batch = pa.RecordBatch.from_arrays([pa.array(column) for column in (ids, scores, *routed)], schema=_SCHEMA)
+        file = write_rows(folder / PREDICTIONS, "part-00000.parquet", _SCHEMA, [batch])
+        manifest = RunManifest(
+            pipeline="flights",
+            run_id=run_id,
+            date=date,
+            scored_at=_SCORED_AT,
+            declaration="0" * 64,
+            models={"champion": "delay-1"},
+            outputs=(ColumnSpec(name="score", type="float64"),),
+            buckets=buckets,
+            counts=Counts(entities=len(ids), scored=len(ids), quarantined=0, collapsed=0),
+            content=sha256_text(canonical_json([file.sha256])),
+            files=(file,),
+            sources=(),
+            parity=(),
+        )
+        (folder / MANIFEST_FILE).write_text(manifest.model_dump_json())
+        if verdict is not None:
+            self.report(run_id, verdict)
+        return run_id
+
+    def report(self, run_id: str, verdict: Verdict, *, content: str | None = None) -> None:
+        """Write the run's report; of other predictions, where `content` says so."""
+        check = CheckResult(name="coverage", family="coverage", verdict=verdict, observed="3 rows", expected="3 rows")
+        report = Report(
+            pipeline="flights",
+            run_id=run_id,
+            content=content or self.store.manifest(run_id).content,
+            verified_at=_SCORED_AT,
+            compared_with=None,
+            verdict=verdict,
+            checks=(check,),
+        )
+        (self.store.run_folder(run_id) / REPORT_FILE).write_text(report.model_dump_json())
+
+    def predictions(self, run_id: str) -> Path:
+        """The one prediction file of a run."""
+        return self.store.run_folder(run_id) / PREDICTIONS / "part-00000.parquet"
+
+    def log_files(self) -> dict[str, bytes]:
+        """Every file in the log's folder, hidden ones too, with its bytes."""
+        return {path.name: path.read_bytes() for path in (self.store.folder / "releases").glob("*")}
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Staging:
+    return Staging(tmp_path / "store")
+
+
+@pytest.fixture
+def table(redis_client: redis.Redis) -> RedisTable:
+    return RedisTable(redis_client, "flights")
+
+
+@pytest.fixture
+def publisher(staging: Staging, table: RedisTable) -> Publisher:
+    return Publisher(staging.store, table)

@@ -1,0 +1,131 @@
+"""The DAGs, loaded and run by a real Airflow in a home of its own."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lookup.connect import connect
+from lookup.store import Store
+from lookup.table import RedisTable
+from tests.e2e.conftest import BIN, Ended, run_program
+from tests.flights import rewrite
+
+pytestmark = pytest.mark.airflow
+
+DAGS = Path(__file__).parent.parent.parent / "dags"
+GOLDEN = Path(__file__).parent.parent / "golden" / "dag.json"
+_SHAPE = """
+import json, sys
+import airflow.sdk
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.dag_processing.dagbag import DagBag
+before = set(sys.modules)
+bag = DagBag(dag_folder=sys.argv[1])
+heavy = {"pyspark", "sklearn", "great_expectations", "lightgbm", "pandas", "sqlglot", "jobs"}
+dag = bag.dags["almanac_flight_delay"]
+tasks = {
+    task.task_id: {
+        "operator": task.task_type,
+        "downstream": sorted(task.downstream_task_ids),
+        "retries": task.retries,
+        "arguments": getattr(task, "application_args", None),
+    }
+    for task in dag.tasks
+}
+print(json.dumps({
+    "errors": bag.import_errors,
+    "heavy": sorted(heavy & (set(sys.modules) - before)),
+    "ids": sorted(bag.dags),
+    "doc": dag.doc_md,
+    "dag": {
+        "schedule": dag.schedule, "owner": dag.owner, "tags": sorted(dag.tags), "max_active_runs": dag.max_active_runs,
+        "catchup": dag.catchup, "start_date": str(dag.start_date), "params": list(dag.params), "tasks": tasks,
+    },
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of an Airflow with its own home and a database in it."""
+    home = tmp_path_factory.mktemp("airflow")
+    environ = {
+        **os.environ,
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
+        "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps({"conn_type": "spark", "host": "local[2]"}),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+    }
+    migrated = run_program("airflow", "db", "migrate", cwd=home, environ=environ)
+    assert migrated.code == 0, migrated.err
+    return environ
+
+
+def shape(environ: dict[str, str], folder: Path) -> dict[str, object]:
+    ended = run_program("python", "-c", _SHAPE, str(folder), cwd=folder, environ=environ)
+    assert ended.code == 0, ended.err
+    found: dict[str, object] = json.loads(ended.out.splitlines()[-1])
+    return found
+
+
+def test_the_dag_has_its_golden_shape_and_loads_nothing_heavy(airflow: dict[str, str]) -> None:
+    found = shape(airflow, DAGS)
+    assert found["errors"] == {}
+    assert found["heavy"] == []
+    text = json.dumps(found["dag"], indent=2) + "\n"
+    if os.environ.get("ALMANAC_GOLDEN") == "write":
+        GOLDEN.write_text(text)
+    assert text == GOLDEN.read_text()
+
+
+def test_a_broken_declaration_is_a_failing_dag_and_no_harm_to_the_others(
+    airflow: dict[str, str], tmp_path: Path
+) -> None:
+    shutil.copytree(DAGS, tmp_path / "dags")
+    shutil.copytree(tmp_path / "dags/flight_delay", tmp_path / "dags/other")
+    rewrite(tmp_path / "dags/other/pipeline.yaml", ("pipeline: flight_delay", "pipeline: other"))
+    rewrite(tmp_path / "dags/flight_delay/pipeline.yaml", ("bundle: latest", "bundel: latest"))
+    found = shape(airflow | {"ALMANAC_PIPELINES": str(tmp_path / "dags")}, tmp_path / "dags")
+    assert found["errors"] == {}
+    assert found["ids"] == ["almanac_flight_delay", "almanac_other"]
+    assert "models.champion.bundel: unknown key; did you mean 'bundle'?" in str(found["doc"])
+
+
+@pytest.mark.spark
+def test_a_dag_run_publishes_and_a_blocked_one_leaves_the_live_release_alone(
+    airflow: dict[str, str], trained_workspace: Path, tmp_path: Path, redis_url: str
+) -> None:
+    team = tmp_path / "team"
+    shutil.copytree(trained_workspace, team)
+    shutil.copy(DAGS / "scoring.py", team / "dags")
+    environ = airflow | {
+        "AIRFLOW__CORE__DAGS_FOLDER": str(team / "dags"),
+        "ALMANAC_STORE": str(team / "store"),
+        "ALMANAC_REDIS_URL": redis_url,
+    }
+
+    def run_dag(date: str) -> Ended:
+        return run_program("airflow", "dags", "test", "almanac_flight_delay", date, cwd=team, environ=environ)
+
+    ended = run_dag("2013-01-05")
+    assert ended.code == 0, ended.out + ended.err
+    store = Store(team / "store", "flight_delay")
+    live = store.live()
+    assert live is not None, ended.out + ended.err
+    assert str(live.date) == "2013-01-05"
+    with connect(redis_url) as client:
+        head = RedisTable(client, "flight_delay").head()
+        assert head is not None
+        assert head.run_id == live.run_id
+
+        rewrite(team / "dags/flight_delay/features.sql", ("  s.distance,", "  s.distance * 1609 AS distance,"))
+        blocked = run_dag("2013-01-06")
+        assert blocked.code != 0
+        assert "is blocked" in blocked.out + blocked.err
+        assert store.live() == live
+        assert RedisTable(client, "flight_delay").head() == head
