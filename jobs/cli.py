@@ -52,6 +52,7 @@ def run(
             "verdict": finished.report.verdict,
             "counts": finished.manifest.counts.model_dump(),
             "published": finished.published._asdict() if finished.published else None,
+            "seconds": console.seconds,
         }
     )
 
@@ -142,7 +143,7 @@ def rollback(
     with console.step("roll back") as step:
         moved = publisher(settings, declared).roll_back(to=to, reason=reason)
         step.detail = summary(moved)
-    console.result(moved._asdict())
+    console.result({**moved._asdict(), "seconds": console.seconds})
 
 
 @app.command()

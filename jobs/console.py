@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -20,7 +20,6 @@ class Step:
     def __init__(self, title: str) -> None:
         self.title = title
         self.detail = ""
-        self.seconds = 0.0
 
 
 class Console:
@@ -29,35 +28,39 @@ class Console:
     Args:
         as_json: Print nothing but one JSON document, on standard output.
         rich: Where pages go; a recording console makes the pictures of the docs.
+
+    Attributes:
+        seconds: What each finished step took.
     """
 
     def __init__(self, *, as_json: bool = False, rich: RichConsole | None = None) -> None:
         self.as_json = as_json
         self.rich = rich or RichConsole(stderr=as_json, highlight=False)
+        self.seconds: dict[str, float] = {}
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
         """Show `title` with a spinner while the block runs, then with a mark, its detail and its seconds."""
         step = Step(title)
         started = time.monotonic()
-        if self.as_json:
-            yield step
-            return
         try:
-            with self.rich.status(Text(title, style="bold")):
+            with nullcontext() if self.as_json else self.rich.status(Text(title, style="bold")):
                 yield step
         except BaseException:
             self._line("✗", "red", step, time.monotonic() - started)
             raise
-        step.seconds = time.monotonic() - started
-        self._line("✓", "green", step, step.seconds)
+        seconds = time.monotonic() - started
+        self.seconds[title.replace(" ", "_")] = round(seconds, 3)
+        self._line("✓", "green", step, seconds)
 
     def _line(self, mark: str, style: str, step: Step, seconds: float) -> None:
+        if self.as_json:
+            return
         # A grid, so that a long detail wraps inside its own column.
         line = Table.grid(padding=(0, 1), expand=True)
         line.add_column(width=1)
         line.add_column(width=14, no_wrap=True)
-        line.add_column(ratio=1)
+        line.add_column(ratio=1, overflow="fold")
         line.add_column(justify="right", width=8)
         line.add_row(
             Text(mark, style=style),

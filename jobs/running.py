@@ -3,6 +3,7 @@
 import datetime as dt
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.console import Console
@@ -59,7 +60,8 @@ def run(
         step.detail = _verdict(report)
     page = plan.store.run_folder(manifest.run_id) / REPORT_PAGE
     with console.step("gate") as step:
-        step.detail = f"report {page}"
+        here = Path.cwd()
+        step.detail = f"report {page.relative_to(here) if page.is_relative_to(here) else page}"
         gate(report)
     if dry_run:
         return Finished(manifest, report, None)

@@ -96,19 +96,16 @@ def score(plan: Plan, spark: GetSpark) -> RunManifest:
     """Stage the run's predictions, quarantine and features; nothing is done where they are there, whole."""
     store, run_id = plan.store, plan.run_id
     folder = store.run_folder(run_id)
-    if (folder / MANIFEST_FILE).is_file():
-        manifest = store.manifest(run_id)
-        if not store.damage(manifest, PREDICTIONS, FEATURES, QUARANTINE):
-            logger.info("run %s: scored already, %d entities", run_id, manifest.counts.scored)
-            return manifest
-        logger.warning("run %s: its files are damaged and are made again", run_id)
+    if manifest := _whole(store, run_id):
+        logger.info("run %s: scored already, %d entities", run_id, manifest.counts.scored)
+        return manifest
     staging = folder.parent / f".staging-{run_id}-{os.getpid()}"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
         manifest = _score_into(staging, plan, spark())
         write_atomically(staging / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
-        _move_into_place(staging, folder)
+        manifest = _whole(store, run_id) or _move_into_place(staging, folder, manifest)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     logger.info(
@@ -138,7 +135,7 @@ def _score_into(folder: Path, plan: Plan, spark: "SparkSession") -> RunManifest:
     ).persist()
     try:
         with analysis_errors(f"{plan.declared.name}/{pipeline.features.sql}"):
-            counts, aside = _count(judged, features)
+            counts, aside = _count(judged)
         counted = clock()
         scored = score_rows(passed(judged), counts.scored, plan.bundle, folder)
         quarantined = set_aside(failed(judged), aside, folder)
@@ -163,17 +160,19 @@ def _score_into(folder: Path, plan: Plan, spark: "SparkSession") -> RunManifest:
     )
 
 
-def _count(judged: "DataFrame", features: "DataFrame") -> tuple[Counts, int]:
+def _count(judged: "DataFrame") -> tuple[Counts, int]:
     """The counts of the run, and how many rows are set aside: several may be of one entity."""
     from pyspark.sql import functions as F  # noqa: N812
 
     from schemas.run import ENTITY_ID, REASONS
+    from validation.quarantine import COPIES
 
     totals = judged.agg(
         F.count_if(F.size(REASONS) == 0).alias("scored"),
         F.count_if(F.size(REASONS) > 0).alias("aside"),
         F.count_distinct(F.when(F.size(REASONS) > 0, F.col(ENTITY_ID))).alias("keys"),
         F.count_if(F.col(ENTITY_ID).isNull()).alias("keyless"),
+        F.coalesce(F.sum(F.col(COPIES) - 1), F.lit(0)).alias("collapsed"),
     ).first()
     if totals is None:
         raise InputError(Problem("IN_EMPTY", "features.sql", "no answer", "rows"))
@@ -185,19 +184,29 @@ def _count(judged: "DataFrame", features: "DataFrame") -> tuple[Counts, int]:
         entities=totals["scored"] + quarantined,
         scored=totals["scored"],
         quarantined=quarantined,
-        collapsed=features.count() - totals["scored"] - totals["aside"],
+        collapsed=totals["collapsed"],
         reasons={row["reason"]: row["count"] for row in sorted(by_reason, key=lambda row: str(row["reason"]))},
     )
     return counts, int(totals["aside"])
 
 
-def _move_into_place(staging: Path, folder: Path) -> None:
+def _whole(store: Store, run_id: str) -> RunManifest | None:
+    """The manifest of a run that is staged with every file as it says; another attempt may have been faster."""
+    if not (store.run_folder(run_id) / MANIFEST_FILE).is_file():
+        return None
+    manifest = store.manifest(run_id)
+    return None if store.damage(manifest, PREDICTIONS, FEATURES, QUARANTINE) else manifest
+
+
+def _move_into_place(staging: Path, folder: Path, manifest: RunManifest) -> RunManifest:
     """Rename the staged run to its name; a damaged run that has the name is moved aside first."""
     if folder.exists():
+        logger.warning("run %s: its files were damaged and are made again", manifest.run_id)
         aside = folder.parent / f".damaged-{folder.name}-{os.getpid()}"
         folder.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
     staging.rename(folder)
+    return manifest
 
 
 def gate(report: Report) -> None:

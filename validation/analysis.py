@@ -16,7 +16,6 @@ from pyspark.errors import (
 
 from schemas.errors import DeclarationError, Problem
 
-
 # What a query can be wrong about, before it runs and while it does; a lost executor is none of these.
 _OF_THE_SQL = (
     AnalysisException,

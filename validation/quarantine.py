@@ -11,6 +11,7 @@ from schemas.pipeline import Rule
 from schemas.run import ENTITY_ID, REASONS
 from validation.analysis import analysis_errors
 
+COPIES = "__copies"
 NULL_KEY = "null_key"
 BLANK_KEY = "blank_key"
 BAD_KEY = "bad_key"
@@ -26,8 +27,8 @@ def entity_id_column(key: Sequence[str]) -> Column:
 def judge_rows(features: DataFrame, key: Sequence[str], rules: Sequence[Rule], *, where: str) -> DataFrame:
     """The rows with their entity id and the reasons, all of them, why each may not be scored.
 
-    Identical rows collapse into one. Rows of one key that differ are all set aside: which of them is
-    right cannot be known.
+    Identical rows collapse into one, which counts them as COPIES. Rows of one key that differ are all set aside:
+    which of them is right cannot be known.
 
     Args:
         features: One row an entity, with the key columns.
@@ -38,7 +39,8 @@ def judge_rows(features: DataFrame, key: Sequence[str], rules: Sequence[Rule], *
     Raises:
         DeclarationError: a rule is not a predicate over these columns.
     """
-    identified = features.distinct().withColumn(ENTITY_ID, entity_id_column(key))
+    once = features.groupBy(*features.columns).agg(F.count(F.lit(1)).alias(COPIES))
+    identified = once.withColumn(ENTITY_ID, entity_id_column(key))
     texts = [F.col(name).cast("string") for name in key]
     reasons = [
         _reason(NULL_KEY, reduce(Column.__or__, (text.isNull() for text in texts))),
@@ -58,12 +60,12 @@ def judge_rows(features: DataFrame, key: Sequence[str], rules: Sequence[Rule], *
 
 def passed(judged: DataFrame) -> DataFrame:
     """The rows without a reason."""
-    return judged.where(F.size(REASONS) == 0).drop(REASONS)
+    return judged.where(F.size(REASONS) == 0).drop(REASONS, COPIES)
 
 
 def failed(judged: DataFrame) -> DataFrame:
     """The rows to set aside, with their reasons."""
-    return judged.where(F.size(REASONS) > 0)
+    return judged.where(F.size(REASONS) > 0).drop(COPIES)
 
 
 def _reason(name: str, applies: Column) -> Column:

@@ -1,6 +1,7 @@
 """A file's bytes follow from its rows; a file is there whole or not at all."""
 
 import os
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -59,9 +60,12 @@ def test_no_rows_are_a_file_of_no_rows(batches: list[pa.RecordBatch], tmp_path: 
 
 
 def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="killed"), SteadyWriter(tmp_path, "f", SCHEMA) as writer:
-        writer.write(rows(ROW_GROUP_ROWS + 1))
+    def killed() -> Iterator[pa.RecordBatch]:
+        yield rows(ROW_GROUP_ROWS + 1)
         raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        write_rows(tmp_path, "f", SCHEMA, killed())
     assert list(tmp_path.iterdir()) == []
 
 

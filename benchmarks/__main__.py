@@ -1,0 +1,90 @@
+"""`python -m benchmarks`: one JSON line a figure on standard output, progress on standard error."""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.catalog import CATALOG
+from benchmarks.figure import Benchmark, Figure, Measured, Unmeasurable
+from benchmarks.page import load, page, write
+from benchmarks.workplace import MeasurementError, Workplace
+
+
+def main() -> None:
+    """Measure; exit code 1 where a measurement failed. A missed bar is told, and is not a failure."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--list", action="store_true", help="name the figures and measure nothing")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[""],
+        metavar="NAME",
+        help="figures with NAME in their name; the page stays as it is",
+    )
+    chosen = parser.parse_args()
+    benchmarks = _select(chosen.only)
+    if not benchmarks:
+        parser.error(f"no figure has {' or '.join(chosen.only)} in its name; --list names them")
+    if chosen.list:
+        for figure in (figure for benchmark in benchmarks for figure in benchmark.figures):
+            sys.stdout.write(f"{figure.name:<28}{figure.what}\n")
+        return
+    load_before, started = load(), time.monotonic()
+    measured, failed = _measure_all(benchmarks)
+    seconds = time.monotonic() - started
+    if chosen.only == [""]:
+        write(page(measured, load_before=load_before, seconds=seconds))
+    sys.exit(1 if failed else 0)
+
+
+def _select(names: Sequence[str]) -> list[Benchmark]:
+    """The benchmarks with a figure of such a name, and of each those figures only."""
+
+    def wanted(figure: Figure) -> bool:
+        return any(name in figure.name for name in names)
+
+    selected = (Benchmark(one.measure, tuple(filter(wanted, one.figures))) for one in CATALOG)
+    return [benchmark for benchmark in selected if benchmark.figures]
+
+
+def _measure_all(benchmarks: Sequence[Benchmark]) -> tuple[list[Measured], bool]:
+    """What was measured, and whether a command failed; one failure does not cost the other figures."""
+    measured: list[Measured] = []
+    failed = False
+    with tempfile.TemporaryDirectory(prefix="almanac-bench-", ignore_cleanup_errors=True) as folder:
+        place = Workplace(Path(folder))
+        for benchmark in benchmarks:
+            names = ", ".join(figure.name for figure in benchmark.figures)
+            _tell(f"measuring {names}")
+            started = time.monotonic()
+            try:
+                found = list(_measure(benchmark, place))
+            except (MeasurementError, Unmeasurable) as err:
+                failed = failed or isinstance(err, MeasurementError)
+                found = [Measured(figure=figure, note=str(err)) for figure in benchmark.figures]
+                _tell(f"  not measured: {err}")
+            for one in found:
+                sys.stdout.write(json.dumps(one.line()) + "\n")
+                sys.stdout.flush()
+            measured += found
+            _tell(f"  {time.monotonic() - started:.0f} s")
+    return measured, failed
+
+
+def _measure(benchmark: Benchmark, place: Workplace) -> Iterator[Measured]:
+    samples = benchmark.measure(place)
+    for figure in benchmark.figures:
+        yield Measured(figure=figure, samples=samples[figure.name])
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    main()
