@@ -241,13 +241,23 @@ def write_bundle(
         text = manifest.model_copy(update={"files": files}).model_dump_json(indent=2) + "\n"
         (staging / MANIFEST_FILE).write_text(text, encoding="utf-8")
         folder = bundles / f"{name}-{sha256_file(staging / MANIFEST_FILE)[:_DIGEST_CHARACTERS]}"
-        if not folder.exists():
+        if not _sound(folder):
+            shutil.rmtree(folder, ignore_errors=True)
             staging.chmod(0o755)
             staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     write_atomically(bundles / _LATEST_FILE, folder.name + "\n")
     return folder
+
+
+def _sound(folder: Path) -> bool:
+    """Whether the bundle is there, every file as its manifest says; one that is not is written again."""
+    try:
+        open_bundle(folder)
+    except InputError:
+        return False
+    return True
 
 
 def find_bundle(bundles: Path, reference: str, *, where: str) -> Path:

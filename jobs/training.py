@@ -21,7 +21,7 @@ from jobs.snapshot import Snapshot, take_snapshot
 from lookup.store import Store
 from schemas.bundle import EXPECTED_COLUMN, LABEL_COLUMN, BundleManifest, Feature, Output, TrainingRecord
 from schemas.declared import DeclaredPipeline
-from schemas.errors import BlockedError, InputError, Problem
+from schemas.errors import BlockedError, DeclarationError, InputError, Problem
 from schemas.pipeline import Pipeline
 from schemas.run import ENTITY_ID
 from schemas.settings import Settings
@@ -101,7 +101,8 @@ def _labelled(
     features = reduce(DataFrame.unionByName, parts)
     where = f"{declared.name}/pipeline.yaml"
     rows = passed(judge_rows(features, pipeline.entity.key, pipeline.rules, where=where))
-    return rows.join(labels, ENTITY_ID).toArrow().sort_by(ENTITY_ID)
+    with analysis_errors(f"{declared.name}/{pipeline.features.sql}"):
+        return rows.join(labels, ENTITY_ID).toArrow().sort_by(ENTITY_ID)
 
 
 def _scoring_windows(pipeline: Pipeline, today: dt.date) -> Iterator[tuple[dt.date, dt.date]]:
@@ -196,7 +197,11 @@ def _fit(pipeline: Pipeline, features: tuple[Feature, ...], training: pa.Table) 
         feature_name=names,
         categorical_feature=[feature.name for feature in features if feature.kind == "categorical"],
     )
-    return lightgbm.train({**pipeline.training.params, **fixed}, data, num_boost_round=pipeline.training.rounds)
+    try:
+        return lightgbm.train({**pipeline.training.params, **fixed}, data, num_boost_round=pipeline.training.rounds)
+    except lightgbm.basic.LightGBMError as err:
+        where = f"{pipeline.pipeline}/pipeline.yaml: training.params"
+        raise DeclarationError(Problem("TRAIN_PARAMS", where, str(err), "parameters that LightGBM takes")) from err
 
 
 def _manifest(

@@ -12,6 +12,36 @@ from schemas.errors import DeclarationError, Problem
 
 PARAMETERS = ("ds",)
 
+# Functions whose answer is not the row's own: with one of them, equal inputs would not give equal bytes.
+_UNSTEADY = frozenset(
+    [
+        "rand",
+        "random",
+        "randn",
+        "randstr",
+        "uniform",
+        "uuid",
+        "shuffle",
+        "now",
+        "current_date",
+        "curdate",
+        "current_timestamp",
+        "localtimestamp",
+        "current_time",
+        "current_user",
+        "current_timezone",
+        "monotonically_increasing_id",
+        "spark_partition_id",
+        "input_file_name",
+        "input_file_block_start",
+        "input_file_block_length",
+        "java_method",
+        "reflect",
+        "try_reflect",
+        "version",
+    ]
+)
+
 # What sqlglot raises for text that is not SQL, or is nested past what Python can follow.
 _UNREADABLE = (SqlglotError, RecursionError)
 
@@ -21,7 +51,8 @@ def check_sql(declared: DeclaredPipeline) -> None:
 
     Raises:
         DeclarationError: with all that was found: a syntax error, a statement that is no query, a table that is not
-            declared, a forbidden column, an unknown parameter, a missing output column.
+            declared, a forbidden column, an unknown parameter, a missing output column, a function that answers
+            differently from run to run.
     """
     problems = list(_query_problems(declared))
     problems += [problem for where, text in _expressions(declared) for problem in _expression_problems(where, text)]
@@ -43,6 +74,7 @@ def _query_problems(declared: DeclaredPipeline) -> Iterator[Problem]:
         return
     yield from _table_problems(query, declared, where)
     yield from _column_problems(query, declared, where)
+    yield from _unsteady_problems(query, where)
     markers = query.find_all(exp.Placeholder, exp.Parameter)
     texts = {marker.sql("spark") for marker in markers if not isinstance(marker.parent, exp.Placeholder)}
     for text in sorted(texts - {f":{name}" for name in PARAMETERS}):
@@ -93,6 +125,15 @@ def _column_problems(query: exp.Query, declared: DeclaredPipeline, where: str) -
             )
 
 
+def _unsteady_problems(node: exp.Expr, where: str) -> Iterator[Problem]:
+    for function in node.find_all(exp.Func):
+        name = (function.name if isinstance(function, exp.Anonymous) else function.sql_name()).lower()
+        if name in _UNSTEADY:
+            yield Problem(
+                "SQL_UNSTEADY", where, f"{name}()", "only functions of the row and :ds: equal inputs, equal predictions"
+            )
+
+
 def _columns(query: exp.Query) -> Iterator[exp.Expr]:
     yield from query.find_all(exp.Column)
     for join in query.find_all(exp.Join):
@@ -121,6 +162,8 @@ def _expression_problems(where: str, text: str) -> Iterator[Problem]:
     parts = {part: value for statement in statements for part, value in statement.args.items() if value}
     if len(statements) != 1 or set(parts) != {"expressions"} or len(parts["expressions"]) != 1:
         yield Problem("SQL_SYNTAX", where, f"'{text}' is more than an expression", "one Spark SQL expression")
+        return
+    yield from _unsteady_problems(statements[0], where)
 
 
 def _syntax(where: str, err: Exception, file_text: str | None = None) -> Problem:

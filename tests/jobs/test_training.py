@@ -76,3 +76,16 @@ def test_a_random_split_keeps_an_entity_on_its_side(settings: Settings, session:
     first, second = (train(session.newSession(), settings, declared).bundle for _ in range(2))
     assert first.id == second.id
     assert 0.15 < first.manifest.training.holdout_rows / 840 < 0.35
+
+
+def test_parameters_that_lightgbm_refuses_are_named(settings: Settings, session: "SparkSession") -> None:
+    rewrite(settings.pipelines / "flight_delay" / "pipeline.yaml", ("num_leaves: 63", "num_leaves: -3"))
+    with pytest.raises(DeclarationError, match=r"training\.params: .*num_leaves"):
+        train(session, settings, load_pipeline(settings, "flight_delay"))
+
+
+def test_training_again_heals_a_damaged_bundle(settings: Settings, session: "SparkSession") -> None:
+    folder = bundle_folder(settings)
+    (folder / "model.txt").write_text("tree")
+    assert train(session, settings, load_pipeline(settings, "flight_delay")).bundle.folder == folder
+    open_bundle(folder)

@@ -189,3 +189,17 @@ def test_everything_wrong_is_told_at_once(declare: Declare) -> None:
     with pytest.raises(DeclarationError) as caught:
         check_sql(declare(LABEL, "OR", file="pipeline.yaml"))
     assert [problem.code for problem in caught.value.problems] == ["SQL_TABLE", "SQL_PARAMETER", "SQL_SYNTAX"]
+
+
+@pytest.mark.parametrize(
+    "call", ["rand()", "now()", "current_date", "uuid()", "reflect('a', 'b')", "shuffle(array(1))"]
+)
+def test_a_function_that_answers_differently_each_time_is_refused(call: str, declare: Declare) -> None:
+    found = the_problem(declare("dayofweek(s.date) AS", f"{call} AS"))
+    assert found.code == "SQL_UNSTEADY"
+    assert found.expected == "only functions of the row and :ds: equal inputs, equal predictions"
+
+
+def test_a_label_that_answers_differently_each_time_is_refused(declare: Declare) -> None:
+    found = the_problem(declare(LABEL, "rand() > 0.5", file="pipeline.yaml"))
+    assert (found.code, found.where) == ("SQL_UNSTEADY", "flight_delay/pipeline.yaml: training.label")
