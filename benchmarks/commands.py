@@ -1,14 +1,18 @@
 """The seconds of the commands: train, run, run again, look up, roll back; and of the DAG file's import."""
 
+from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from benchmarks.figure import Samples
 from benchmarks.workplace import BIN, DATES, PIPELINE, Ended, MeasurementError, Workplace, environment, run_command
 from lookup.connect import connect
 from lookup.embedded import running_url
+from lookup.store import Store
+from schemas.run import ENTITY_ID, PREDICTIONS
 
 STAGES = ("check_inputs", "score", "verify", "gate", "publish", "smoke")
-_FLIGHT = "UA:1545:EWR:2013-07-02"
 _IMPORT_DAG = """
 import sys, time
 import airflow.sdk
@@ -42,14 +46,14 @@ def run(place: Workplace) -> Samples:
 def live(place: Workplace) -> Samples:
     """What is done with two published runs: run again, look up, roll back."""
     with place.store() as store:
-        for date in DATES:
-            place.run(date, store=store)
+        published = [place.run(date, store=store).json for date in DATES]
+        flight = _some_flight(store, published[-1]["run_id"])
         again = [place.run(DATES[-1], store=store) for _ in range(3)]
         if any(ended.json["published"]["outcome"] != "already live" for ended in again):
             raise MeasurementError(f"a run of {DATES[-1]} that is live already published something")
-        looked_up = [place.almanac("lookup", PIPELINE, _FLIGHT, "--json", store=store) for _ in range(5)]
+        looked_up = [place.almanac("lookup", PIPELINE, flight, "--json", store=store) for _ in range(5)]
         if any(ended.json[0]["status"] != "exact" for ended in looked_up):
-            raise MeasurementError(f"{_FLIGHT} is not in the live release")
+            raise MeasurementError(f"{flight} is not in the live release")
         client = connect(str(running_url(store)))
         rollbacks, flips = [], []
         for release in ("1", "2", "1"):
@@ -64,6 +68,10 @@ def live(place: Workplace) -> Samples:
         "rollback_step_seconds": [float(ended.json["seconds"]["roll_back"]) for ended in rollbacks],
         "rollback_flip_seconds": flips,
     }
+
+
+def _some_flight(store: Path, run_id: str) -> str:
+    return str(pq.read_table(Store(store, PIPELINE).run_folder(run_id) / PREDICTIONS, columns=[ENTITY_ID])[0][0])
 
 
 def _rolled_back(ended: Ended) -> Ended:

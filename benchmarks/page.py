@@ -12,8 +12,6 @@ from pathlib import Path
 from benchmarks.figure import Measured
 from benchmarks.workplace import ROOT
 
-_COMMAND = "make bench"
-
 
 def machine() -> list[str]:
     """Facts about this machine now, one a line."""
@@ -45,9 +43,8 @@ def page(measured: Sequence[Measured], *, load_before: str, seconds: float) -> s
         [
             "# Benchmarks",
             "",
-            f"Written by `{_COMMAND}`, which measured every figure here in one go of {seconds / 60:.0f} minutes, by running "
-            "the real program as a",
-            "person does, in a scratch folder with a store of its own. Do not edit.",
+            f"Written by `make bench`, which measured every figure here in {seconds / 60:.0f} minutes by running the real",
+            "program as a person does, in a scratch folder with stores of its own. Do not edit.",
             "",
             *(f"- {fact}" for fact in facts),
             "",
@@ -55,9 +52,8 @@ def page(measured: Sequence[Measured], *, load_before: str, seconds: float) -> s
             "|---|---:|---:|---|---|",
             *(_row(found) for found in measured),
             "",
-            "Where a figure was measured several times it is the median; the samples stand behind it. Memory is the "
-            "proportional set size",
-            "(a page shared by n processes counts 1/n in each), sampled every 50 ms in a run of its own.",
+            "A figure that was measured several times is the median of the samples behind it. Memory is the proportional",
+            "set size (of a page that n processes share, each has 1/n), sampled every 50 ms in a run of its own.",
             "",
             *_verdict(measured),
             "",

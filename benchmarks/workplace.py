@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -21,9 +21,11 @@ PIPELINE = "flight_delay"
 DATES = ("2013-07-01", "2013-07-02")
 
 _TIMEOUT_SECONDS = 300
-_KEPT = ("PATH", "HOME", "USER", "LANG", "TMPDIR", "JAVA_HOME", "PIP_", "UV_", "SSL_", "HTTP", "http", "NO_PROXY")
+# What make, an active environment or this machine's own set-up adds for its processes: no newcomer has it.
+_OURS = ("ALMANAC_", "AIRFLOW_", "SPARK_", "PYSPARK_", "PYTHON", "VIRTUAL_ENV", "MAKE", "MFLAGS")
 
 Process = subprocess.Popen[bytes]
+Meanwhile = Callable[[Process], object] | None
 
 
 class MeasurementError(Exception):
@@ -71,30 +73,30 @@ class Workplace:
         finally:
             self.almanac("down", store=store)
 
-    def almanac(self, *arguments: str, store: Path, meanwhile: "Callable[[Process], object] | None" = None) -> Ended:
+    def almanac(self, *arguments: str, store: Path, meanwhile: Meanwhile = None) -> Ended:
         """The command line, run in a fresh process in the team's folder."""
         environ = {**environment(), "ALMANAC_STORE": str(store)}
         return run_command([BIN / "almanac", *arguments], cwd=self.team, environ=environ, meanwhile=meanwhile)
 
-    def run(self, date: str, *, store: Path, meanwhile: "Callable[[Process], object] | None" = None) -> Ended:
+    def run(self, date: str, *, store: Path, meanwhile: Meanwhile = None) -> Ended:
         """`almanac run` for a date."""
         return self.almanac("run", PIPELINE, "--date", date, "--json", store=store, meanwhile=meanwhile)
 
 
 def environment() -> dict[str, str]:
-    """The environment of a person who set nothing of ours: without the one that make and this Python added."""
-    kept = {name: value for name, value in os.environ.items() if name.startswith(_KEPT)}
+    """The environment of a person who set nothing of ours."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     path = [folder for folder in kept["PATH"].split(os.pathsep) if Path(folder) != BIN]
     return kept | {"PATH": os.pathsep.join(path)}
 
 
 def run_command(
-    command: list[str | Path],
+    command: Sequence[str | Path],
     *,
     cwd: Path,
     environ: Mapping[str, str],
     timeout_seconds: float = _TIMEOUT_SECONDS,
-    meanwhile: Callable[[Process], object] | None = None,
+    meanwhile: Meanwhile = None,
 ) -> Ended:
     """Run a command in a session of its own; its seconds are those until its first process ends.
 

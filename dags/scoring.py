@@ -104,7 +104,7 @@ def scoring_dag(declared: DeclaredPipeline) -> DAG:
             return str(report.verdict)
 
         @task(outlets=[release])
-        def publish(run: str, date: str, *, outlet_events: Any) -> None:
+        def publish(run: str, date: str, *, outlet_events: Any = None) -> None:
             """Make the run the live release, and tell downstream DAGs which one it is."""
             _run_job("publish", "--pipeline", declared.name, "--date", date, "--run-id", run)
             outlet_events[release].extra = {"pipeline": declared.name, "run_id": run, "date": date}

@@ -1,9 +1,10 @@
 """Scoring on Spark: features in, sorted and bucketed prediction files out, the same bytes every time."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,6 @@ ROWS_PER_FILE = 250_000
 _BUCKET = "__bucket"
 _FILE = "__file"
 _RECORD = pa.schema([("record", pa.string())])
-
-Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +94,8 @@ def _bucketed(frame: DataFrame, buckets: int, files: int) -> DataFrame:
     return placed.repartitionById(files, _FILE).sortWithinPartitions(_BUCKET, ENTITY_ID, *everything)
 
 
-def _run(frame: DataFrame, task: Task) -> list[dict[str, Any]]:
-    """One record of each task that had rows.
-
-    An error of ours travels in the record, because Spark would turn the exception into text.
-    """
+def _run(frame: DataFrame, task: "_Task") -> list[dict[str, Any]]:
+    """One record of each task that had rows."""
     rows = frame.mapInArrow(task, "record string").collect()
     records: list[dict[str, Any]] = [json.loads(row.record) for row in rows]
     problems = dict.fromkeys(Problem(*problem) for record in records for problem in record.get("problems", ()))
@@ -113,75 +109,60 @@ def _files(records: list[dict[str, Any]]) -> tuple[DataFile, ...]:
     return tuple(sorted(files, key=lambda file: file.path))
 
 
-def _reported(work: Callable[[], dict[str, Any]]) -> Iterator[pa.RecordBatch]:
-    try:
-        record = work()
-    except AlmanacError as err:
-        record = {"problems": err.problems}
-    yield pa.RecordBatch.from_pylist([{"record": json.dumps(record)}], _RECORD)
+class _Task(ABC):
+    """What a Python worker does with one partition: it writes files, and answers with one record about them."""
+
+    @abstractmethod
+    def write(self, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
+        """Write the rows to files of that name. Schema and batches are without the columns that placed the rows."""
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        first = next((batch for batch in batches if batch.num_rows), None)
+        if first is None:
+            return
+        kept = [name for name in first.schema.names if name not in (_BUCKET, _FILE)]
+        name = f"part-{first.column(_FILE)[0].as_py():05}.parquet"
+        rows = (batch.select(kept) for batch in chain([first], batches))
+        try:
+            record = self.write(name, first.select(kept).schema, rows)
+        except AlmanacError as err:
+            # It travels in the record, because Spark would turn the exception into text.
+            record = {"problems": err.problems}
+        yield pa.RecordBatch.from_pylist([{"record": json.dumps(record)}], _RECORD)
 
 
 @dataclass(frozen=True, slots=True)
-class _ScoreTask:
-    """Scores one partition in a Python worker."""
+class _ScoreTask(_Task):
+    """Scores the rows, and writes predictions and features side by side."""
 
     bundle: Path
     digest: str
     folder: Path
 
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        first = next((batch for batch in batches if batch.num_rows), None)
-        if first is not None:
-            yield from _reported(lambda: self._score(first, batches))
-
-    def _score(self, first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> dict[str, Any]:
+    def write(self, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
         bundle, difference = proven_bundle(self.bundle, self.digest)
-        kept = [name for name in first.schema.names if name not in (_BUCKET, _FILE)]
-        name = _file_name(first)
-        outputs = tuple(output.name for output in bundle.manifest.outputs)
-        with ExitStack() as stack:
-            predictions = stack.enter_context(SteadyWriter(self.folder / PREDICTIONS, name, prediction_schema(outputs)))
-            features = stack.enter_context(SteadyWriter(self.folder / FEATURES, name, first.select(kept).schema))
-            for batch in _chained(first, rest):
-                predictions.write(_predictions(bundle, batch))
-                features.write(batch.select(kept))
+        outputs = prediction_schema(tuple(output.name for output in bundle.manifest.outputs))
+        with (
+            SteadyWriter(self.folder / PREDICTIONS, name, outputs) as predictions,
+            SteadyWriter(self.folder / FEATURES, name, schema) as features,
+        ):
+            for batch in batches:
+                routed = [pa.repeat(value, batch.num_rows) for value in (bundle.id, CHAMPION, SCORED)]
+                columns = [batch.column(ENTITY_ID), pa.array(bundle.predict(batch)), *routed]
+                predictions.write(pa.RecordBatch.from_arrays(columns, schema=outputs))
+                features.write(batch)
             files = [predictions.finish(), features.finish()]
-        parity = Parity(
+        proven = Parity(
             model=bundle.id, rows=bundle.manifest.training.holdout_rows, max_abs_difference=difference, workers=1
         )
-        return {"files": [file.model_dump() for file in files], "parity": parity.model_dump()}
+        return {"files": [file.model_dump() for file in files], "parity": proven.model_dump()}
 
 
 @dataclass(frozen=True, slots=True)
-class _QuarantineTask:
-    """Writes one partition of quarantined rows."""
+class _QuarantineTask(_Task):
+    """Writes the rows that were set aside."""
 
     folder: Path
 
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        first = next((batch for batch in batches if batch.num_rows), None)
-        if first is not None:
-            yield from _reported(lambda: self._write(first, batches))
-
-    def _write(self, first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> dict[str, Any]:
-        kept = [name for name in first.schema.names if name not in (_BUCKET, _FILE)]
-        selected = (batch.select(kept) for batch in _chained(first, rest))
-        file = write_rows(self.folder / QUARANTINE, _file_name(first), first.select(kept).schema, selected)
-        return {"files": [file.model_dump()]}
-
-
-def _file_name(batch: pa.RecordBatch) -> str:
-    return f"part-{batch.column(_FILE)[0].as_py():05}.parquet"
-
-
-def _chained(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    yield first
-    yield from rest
-
-
-def _predictions(bundle: Bundle, batch: pa.RecordBatch) -> pa.RecordBatch:
-    schema = prediction_schema(tuple(output.name for output in bundle.manifest.outputs))
-    routed = [pa.repeat(value, batch.num_rows) for value in (bundle.id, CHAMPION, SCORED)]
-    return pa.RecordBatch.from_arrays(
-        [batch.column(ENTITY_ID), pa.array(bundle.predict(batch)), *routed], schema=schema
-    )
+    def write(self, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
+        return {"files": [write_rows(self.folder / QUARANTINE, name, schema, batches).model_dump()]}
