@@ -91,6 +91,6 @@ def dag_import(place: Workplace) -> Samples:
     """Five imports in fresh processes; what Airflow itself imports is there before the clock starts."""
     file = place.team / "dags" / "scoring.py"
     environ = {**environment(), "AIRFLOW_HOME": str(place.folder / "airflow")}
-    command = [BIN / "python", "-c", _IMPORT_DAG, file]
+    command: list[str | Path] = [BIN / "python", "-c", _IMPORT_DAG, file]
     samples = [float(run_command(command, cwd=place.team, environ=environ).out.split()[-1]) for _ in range(5)]
     return {"dag_import_seconds": [round(seconds, 4) for seconds in samples]}

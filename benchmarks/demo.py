@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmarks.figure import Samples, Unmeasurable
 from benchmarks.workplace import ROOT, Workplace, environment, run_command
+from lookup.embedded import stop
 
 _TIMEOUT_SECONDS = 420
 
@@ -31,6 +32,7 @@ def _demo_seconds(folder: Path, environ: dict[str, str]) -> float:
         cloned = run_command(["git", "clone", "--quiet", ROOT, clone], cwd=folder, environ=environ)
         shown = run_command(["make", "demo"], cwd=clone, environ=environ | cold, timeout_seconds=_TIMEOUT_SECONDS)
     finally:
+        stop(clone / ".almanac" / "demo")  # the demo does so itself, unless it was killed
         shutil.rmtree(folder, ignore_errors=True)
     return cloned.seconds + shown.seconds
 

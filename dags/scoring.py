@@ -16,7 +16,7 @@ from schemas.declared import DeclaredPipeline, pipeline_folders, read_folder
 from schemas.errors import AlmanacError
 from schemas.report import Report, Verdict
 from schemas.run import REPORT_FILE
-from schemas.settings import Settings
+from schemas.settings import Settings, spark_conf_file
 
 # Found, not imported: this file must load in a moment, and the jobs bring Spark with them.
 _JOBS = Path(str(find_spec("jobs").submodule_search_locations[0]))  # type: ignore[union-attr,index]
@@ -118,7 +118,7 @@ def scoring_dag(declared: DeclaredPipeline) -> DAG:
             "application_args": stage,
             "conn_id": "spark_default",
             "env_vars": _environment(),
-            "verbose": False,
+            "properties_file": str(spark_conf_file()),
         }
         score = SparkSubmitOperator(
             task_id="score", application=str(_JOBS / "score.py"), name=f"score {declared.name}", **spark

@@ -151,7 +151,8 @@ def _block(console: Console, settings: Settings, base: str, ids: Sequence[str]) 
         run(settings, PIPELINE, _BLOCKED, console=console)
     except BlockedError as err:
         console.error(err)
-        report = max(settings.store.glob(f"{PIPELINE}/runs/{_BLOCKED}-*/{REPORT_PAGE}"))
+        store = Store(settings.store, PIPELINE)
+        report = store.run_folder(store.runs_of(_BLOCKED)[-1].run_id) / REPORT_PAGE
         console.say(f"blocked with exit code {err.exit_code}; the reasons, as a page: {report.relative_to(Path.cwd())}")
     finally:
         del os.environ["ALMANAC_DEMO_DATA"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.errors import DeclarationError, Problem
+from schemas.settings import spark_conf_file
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -19,9 +20,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SPARK_LOG = "spark.log"
+# What a query means, and so the bytes of a prediction, wherever it runs and whoever submitted it.
+_MEANING = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
+    "spark.sql.files.ignoreCorruptFiles": "false",
+    "spark.sql.files.ignoreMissingFiles": "false",
+}
 _MINIMUM_JAVA = 17
-# The folder is beside jobs/ in a checkout and inside it in a wheel.
-_CONF_FOLDERS = (Path(__file__).parent.parent / "spark-conf", Path(__file__).parent / "_spark_conf")
 
 
 def spark_session(name: str, *, log: Path | None = None) -> "SparkSession":
@@ -35,23 +42,27 @@ def spark_session(name: str, *, log: Path | None = None) -> "SparkSession":
         DeclarationError: Java is missing or too old, or the settings file is not there.
     """
     _check_java()
-    # Python workers must be this interpreter, and no socket may leave the machine where Spark runs on it alone.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    os.environ.setdefault("SPARK_CONF_DIR", str(next(folder for folder in _CONF_FOLDERS if folder.is_dir())))
-    from pyspark import SparkConf
+    conf = spark_conf_file()
+    os.environ.setdefault("SPARK_CONF_DIR", str(conf.parent))  # log4j2.properties lies beside it
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.appName(name)
-    submitted = SparkConf().get("spark.master") is not None  # spark-submit passes its settings on
-    if not submitted and SparkSession.getActiveSession() is None:
-        for key, value in _properties(os.environ.get("ALMANAC_SPARK_CONF", "local")).items():
+    # spark-submit has started the JVM, with its own settings, and tells its port; they are not ours to change.
+    if "PYSPARK_GATEWAY_PORT" not in os.environ and SparkSession.getActiveSession() is None:
+        properties = _properties(conf)
+        if properties.get("spark.master", "").startswith("local"):
+            os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")  # else Spark listens on the machine's outward address
+        for key, value in properties.items():
             builder = builder.config(key, value)
     with _standard_error_to(log):
         session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
-    return session.newSession()
+    own = session.newSession()
+    for key, value in _MEANING.items():
+        own.conf.set(key, value)
+    return own
 
 
 @contextmanager
@@ -71,22 +82,9 @@ def _standard_error_to(log: Path | None) -> Iterator[None]:
         os.close(saved)
 
 
-def _properties(place: str) -> dict[str, str]:
-    """The settings of `spark-conf/<place>.properties`, or of a file given by its path."""
-    candidates = [Path(place)] if "/" in place else [folder / f"{place}.properties" for folder in _CONF_FOLDERS]
-    for path in candidates:
-        if path.is_file():
-            lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-            pairs = (re.split(r"[\s=:]+", line, maxsplit=1) for line in lines if line and not line.startswith("#"))
-            return dict(pairs)
-    raise DeclarationError(
-        Problem(
-            "CFG_SPARK_CONF",
-            "ALMANAC_SPARK_CONF",
-            f"no such settings: {place}",
-            "local, standalone, yarn, kubernetes or a path",
-        )
-    )
+def _properties(path: Path) -> dict[str, str]:
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return dict(re.split(r"[\s=:]+", line, maxsplit=1) for line in lines if line and not line.startswith("#"))
 
 
 def _check_java() -> None:

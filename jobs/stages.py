@@ -105,7 +105,7 @@ def score(plan: Plan, spark: GetSpark) -> RunManifest:
     try:
         manifest = _score_into(staging, plan, spark())
         write_atomically(staging / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
-        manifest = _whole(store, run_id) or _move_into_place(staging, folder, manifest)
+        manifest = _whole(store, run_id) or _move_into_place(staging, store, manifest)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     logger.info(
@@ -198,14 +198,21 @@ def _whole(store: Store, run_id: str) -> RunManifest | None:
     return None if store.damage(manifest, PREDICTIONS, FEATURES, QUARANTINE) else manifest
 
 
-def _move_into_place(staging: Path, folder: Path, manifest: RunManifest) -> RunManifest:
+def _move_into_place(staging: Path, store: Store, manifest: RunManifest) -> RunManifest:
     """Rename the staged run to its name; a damaged run that has the name is moved aside first."""
+    folder = store.run_folder(manifest.run_id)
     if folder.exists():
         logger.warning("run %s: its files were damaged and are made again", manifest.run_id)
         aside = folder.parent / f".damaged-{folder.name}-{os.getpid()}"
         folder.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
-    staging.rename(folder)
+    try:
+        staging.rename(folder)
+    except OSError:
+        # Another attempt of this run took the name since; its files are the same, or this one must not replace them.
+        if (other := _whole(store, manifest.run_id)) is None:
+            raise
+        return other
     return manifest
 
 

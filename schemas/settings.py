@@ -8,6 +8,8 @@ from pathlib import Path
 
 from schemas.errors import DeclarationError, Problem
 
+# The folder is beside this package in a checkout, and inside it in a wheel.
+_SPARK_CONF = (Path(__file__).parent.parent / "spark-conf", Path(__file__).parent / "_spark_conf")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
@@ -56,3 +58,20 @@ def expand(text: str, *, where: str, environ: Mapping[str, str] = os.environ) ->
         return found
 
     return _VARIABLE.sub(value, text)
+
+
+def spark_conf_file(environ: Mapping[str, str] = os.environ) -> Path:
+    """The settings of Spark: `spark-conf/<place>.properties`, or a file of one's own.
+
+    `ALMANAC_SPARK_CONF` holds the place (local, standalone, yarn, kubernetes) or a path with a `/`; else `local`.
+
+    Raises:
+        DeclarationError: there is no such file.
+    """
+    place = environ.get("ALMANAC_SPARK_CONF") or "local"
+    candidates = [Path(place)] if "/" in place else [folder / f"{place}.properties" for folder in _SPARK_CONF]
+    for path in candidates:
+        if path.is_file():
+            return path
+    expected = "local, standalone, yarn, kubernetes or a path"
+    raise DeclarationError(Problem("CFG_SPARK_CONF", "ALMANAC_SPARK_CONF", f"no such settings: {place}", expected))

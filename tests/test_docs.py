@@ -151,14 +151,14 @@ def test_every_make_target_and_job_named_exists(page: Path) -> None:
     assert [job for job in re.findall(r"\bjobs/\w+\.py", text) if not (ROOT / job).is_file()] == []
 
 
-def test_the_readmes_own_table_is_made_and_declared_as_it_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_readmes_own_table_is_made_and_declared_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("ALMANAC_")]:
         monkeypatch.delenv(name)
     text = (ROOT / "README.md").read_text()
-    script = next(block for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if "customers.csv" in block)
+    script = next(
+        block for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if "customers.csv" in block
+    )
     exec(compile(script, "README.md", "exec"), {})  # noqa: S102  # our own page
     commands = re.findall(r"^\$ almanac ((?:new|validate) .*)$", text, re.M)
     assert len(commands) == 2
