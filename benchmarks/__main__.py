@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.catalog import CATALOG
 from benchmarks.figure import Benchmark, Figure, Measured, Unmeasurable
-from benchmarks.page import load, page, write
+from benchmarks.page import conditions, page, write
 from benchmarks.workplace import MeasurementError, Workplace
 
 
@@ -33,11 +33,11 @@ def main() -> None:
         for figure in (figure for benchmark in benchmarks for figure in benchmark.figures):
             sys.stdout.write(f"{figure.name:<28}{figure.what}\n")
         return
-    load_before, started = load(), time.monotonic()
+    before, started = conditions(), time.monotonic()
     measured, failed = _measure_all(benchmarks)
     seconds = time.monotonic() - started
     if chosen.only == [""]:
-        write(page(measured, load_before=load_before, seconds=seconds))
+        write(page(measured, before=before, seconds=seconds))
     sys.exit(1 if failed else 0)
 
 

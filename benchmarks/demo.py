@@ -34,7 +34,7 @@ def _demo_seconds(folder: Path, environ: dict[str, str]) -> float:
     finally:
         stop(clone / ".almanac" / "demo")  # the demo does so itself, unless it was killed
         shutil.rmtree(folder, ignore_errors=True)
-    return cloned.seconds + shown.seconds
+    return round(cloned.seconds + shown.seconds, 3)
 
 
 def _without_uv(place: Workplace, environ: dict[str, str]) -> str:

@@ -25,20 +25,17 @@ def machine() -> list[str]:
     ]
 
 
-def load() -> str:
-    """The load average of the last 1, 5 and 15 minutes."""
-    return ", ".join(f"{value:.2f}" for value in os.getloadavg())
-
-
-def page(measured: Sequence[Measured], *, load_before: str, seconds: float) -> str:
-    """The page, in Markdown."""
-    now = dt.datetime.now(dt.UTC)
+def conditions() -> str:
+    """What may differ from run to run: the time, what is measured, and what else the machine does."""
     changed = " with changes that are not committed" if _said("git", "status", "--porcelain") else ""
-    facts = [
-        *machine(),
-        f"{now:%Y-%m-%d %H:%M} UTC, commit {_said('git', 'rev-parse', '--short', 'HEAD')}{changed}",
-        f"Load average (1, 5, 15 minutes) before: {load_before}; after, the benchmarks' own work in it: {load()}",
-    ]
+    load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
+    commit = _said("git", "rev-parse", "--short", "HEAD") or "unknown"
+    return f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC, commit {commit}{changed}, load average {load}"
+
+
+def page(measured: Sequence[Measured], *, before: str, seconds: float) -> str:
+    """The page, in Markdown; `before` are the conditions when it began."""
+    facts = [*machine(), f"Before: {before}", f"After, with its own work in the load: {conditions()}"]
     return "\n".join(
         [
             "# Benchmarks",
@@ -53,7 +50,8 @@ def page(measured: Sequence[Measured], *, load_before: str, seconds: float) -> s
             *(_row(found) for found in measured),
             "",
             "A figure that was measured several times is the median of the samples behind it. Memory is the",
-            "proportional set size (of a page that n processes share, each has 1/n), sampled every 50 ms in a run of its own.",
+            "proportional set size (of a page that n processes share, each has 1/n), sampled every 50 ms in a run of",
+            "its own.",
             "",
             *_verdict(measured),
             "",

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's users know it by
 
-from jobs.bundles import Bundle, check_promises, feature_matrix, open_bundle, write_bundle
+from jobs.bundles import Bundle, check_promises, feature_matrix, let_threads_sleep, open_bundle, write_bundle
 from jobs.features import query_features, read_source, register_sources
 from jobs.snapshot import Snapshot, take_snapshot
 from lookup.store import Store
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_CATEGORIES = 10_000
-_MANY_WINDOWS = 8
 _HELD_OUT = "__held_out"
 _HASH_STEPS = 1_000_000
 _SCORE = "score"
@@ -89,11 +88,7 @@ def _labelled(
     pipeline = declared.pipeline
     labels = _label_rows(spark, declared, snapshot)
     parts: list[DataFrame] = []
-    windows = list(_scoring_windows(pipeline, today))
-    if len(windows) > _MANY_WINDOWS:
-        # Of many small queries, compiling takes longer than running: 22 s against 15 s for 31 weeks of flights.
-        spark.conf.set("spark.sql.codegen.wholeStage", "false")
-    for start, end in windows:
+    for start, end in _windows(pipeline, today):
         if pipeline.training.start:
             snapshot = take_snapshot(settings, pipeline, start, end)
         register_sources(spark, declared, snapshot)
@@ -105,9 +100,9 @@ def _labelled(
         return rows.join(labels, ENTITY_ID).toArrow().sort_by(ENTITY_ID)
 
 
-def _scoring_windows(pipeline: Pipeline, today: dt.date) -> Iterator[tuple[dt.date, dt.date]]:
-    """The training days in windows as long as a run's, so that `:ds` means in training what it means in a run."""
-    days = pipeline.sources[pipeline.entity.source].days
+def _windows(pipeline: Pipeline, today: dt.date) -> Iterator[tuple[dt.date, dt.date]]:
+    """The training days in pieces, as long as a run's unless declared, so that `:ds` means what it means in a run."""
+    days = pipeline.training.window_days or pipeline.sources[pipeline.entity.source].days
     start, end = pipeline.training.start, pipeline.training.end
     if start is None or end is None:
         yield today, today
@@ -181,6 +176,7 @@ def _features(pipeline: Pipeline, training: pa.Table) -> tuple[Feature, ...]:
 
 
 def _fit(pipeline: Pipeline, features: tuple[Feature, ...], training: pa.Table) -> "lightgbm.Booster":
+    let_threads_sleep()
     import lightgbm  # heavy; only training pays for it here
 
     fixed = {

@@ -144,6 +144,12 @@ class Training(Declared):
         None, description="First partition day; needed when the entity source is partitioned."
     )
     end: dt.date | None = Field(None, description="Last partition day.")
+    window_days: int | None = Field(
+        None,
+        ge=1,
+        description="Days that features.sql reads at once in training; as many as a run when left out. "
+        "More is faster, and right where the query looks at each day by itself.",
+    )
     split: Split
     params: dict[str, str | int | float | bool] = Field(default={}, description="LightGBM parameters.")
     rounds: int = Field(200, ge=1, le=10_000, description="Trees to grow.")

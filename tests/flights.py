@@ -26,6 +26,7 @@ def make_workspace(root: Path, *, store: Path | None = None) -> Settings:
         ("start: 2013-07-01\ntags", "start: 2013-01-01\ntags"),
         ("start: 2013-01-01\n  end: 2013-07-31", "start: 2013-01-01\n  end: 2013-01-14"),
         ("at: 2013-07-01}", "at: 2013-01-11}"),
+        ("window_days: 366", "window_days: 7"),
         ("rounds: 300", "rounds: 20"),
         ("min_data_in_leaf: 100", "min_data_in_leaf: 5"),
         ("floors: {auc: 0.74}", "floors: {auc: 0.55}"),
