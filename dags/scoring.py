@@ -1,6 +1,7 @@
 """One Airflow DAG a declared pipeline: check_inputs >> score >> verify >> gate >> publish >> smoke."""
 
 import datetime as dt
+import json
 import os
 import subprocess
 import sys
@@ -10,10 +11,10 @@ from typing import Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk import DAG, Asset, Param, task
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from schemas.declared import DeclaredPipeline, pipeline_folders, read_folder
-from schemas.errors import AlmanacError
+from schemas.errors import AlmanacError, bounded
 from schemas.report import Report, Verdict
 from schemas.run import REPORT_FILE
 from schemas.settings import Settings, spark_conf_file
@@ -22,6 +23,7 @@ from schemas.settings import Settings, spark_conf_file
 _JOBS = Path(str(find_spec("jobs").submodule_search_locations[0]))  # type: ignore[union-attr,index]
 _DATE = "{{ params.date or ds }}"
 _RUN_ID = "{{ ti.xcom_pull(task_ids='check_inputs') }}"
+_RETRIES = {"retries": 2, "retry_delay": dt.timedelta(minutes=2), "retry_exponential_backoff": True}
 _NO_RETRY = (2, 3)  # a wrong declaration or input, a failed gate: the next try would see the same
 
 
@@ -31,10 +33,14 @@ def _settings() -> Settings:
 
 
 def _environment() -> dict[str, str]:
-    """What the jobs need to find the same pipelines and store as this file did."""
+    """What the jobs need to find the same pipelines, store and sources as this file did.
+
+    Not the address of Redis: Airflow shows a task's variables, it may hold a password, and Spark has no use for it.
+    """
     settings = _settings()
     found = {"ALMANAC_PIPELINES": str(settings.pipelines), "ALMANAC_STORE": str(settings.store)}
-    return found | {name: value for name, value in os.environ.items() if name.startswith("ALMANAC_")}
+    ours = {name: value for name, value in os.environ.items() if name.startswith("ALMANAC_")}
+    return {name: value for name, value in (found | ours).items() if name != "ALMANAC_REDIS_URL"}
 
 
 def _run_job(name: str, *arguments: str) -> str:
@@ -54,81 +60,91 @@ def _run_job(name: str, *arguments: str) -> str:
     raise kind(f"{name} ended with exit code {ended.returncode}; its reasons are in the log above")
 
 
+def _stage(pipeline: str, run: str, date: str) -> list[str]:
+    return ["--pipeline", pipeline, "--date", date, "--run-id", run]
+
+
+@task
+def check_inputs(pipeline: str, date: str) -> str:
+    """The run id, which pins what every later stage works on."""
+    return _run_job("check", "--pipeline", pipeline, "--date", date)
+
+
+@task(retries=0)
+def gate(pipeline: str, run: str) -> str:
+    """Stop a run that failed: SparkSubmitOperator cannot tell a verdict from a crash, so this task does."""
+    path = _settings().store / pipeline / "runs" / run / REPORT_FILE
+    try:
+        report = Report.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as err:
+        raise AirflowFailException(f"no readable report at {path}: {err}") from err
+    if report.run_id != run or report.verdict is Verdict.FAIL:
+        failed = [f"{check.name}: {check.observed}; expected {check.expected}" for check in report.failures]
+        raise AirflowFailException("\n".join(bounded([f"{pipeline} run {run} is blocked", *failed])))
+    return str(report.verdict)
+
+
+@task
+def publish(pipeline: str, run: str, date: str, verdict: str, *, outlet_events: Any = None) -> None:
+    """Make the run the live release, and tell downstream DAGs which one it is.
+
+    A run that is older than the live release is kept and not served: then nothing was published, and nobody is told.
+    """
+    published = json.loads(_run_job("publish", *_stage(pipeline, run, date)))
+    if published["outcome"] == "archived":
+        raise AirflowSkipException(f"release {published['release']} is older than the live one: kept, not served")
+    told = {
+        "pipeline": pipeline,
+        "date": date,
+        "verdict": verdict,
+        "path": str(_settings().store / pipeline / "runs" / run),
+    }
+    for asset in outlet_events:
+        outlet_events[asset].extra = {**told, **published}
+
+
+@task
+def smoke(pipeline: str, run: str, date: str) -> None:
+    """Read the release back as a service does."""
+    _run_job("smoke", *_stage(pipeline, run, date))
+
+
+def _spark_task(declared: DeclaredPipeline, stage: str) -> SparkSubmitOperator:
+    return SparkSubmitOperator(
+        task_id=stage,
+        application=str(_JOBS / f"{stage}.py"),
+        name=f"{stage} {declared.name}",
+        application_args=_stage(declared.name, _RUN_ID, _DATE),
+        conn_id="spark_default",
+        env_vars=_environment(),
+        properties_file=str(spark_conf_file()),
+    )
+
+
 def scoring_dag(declared: DeclaredPipeline) -> DAG:
     """The DAG of one pipeline."""
-    pipeline = declared.pipeline
-    release = Asset(name=f"almanac_{declared.name}", uri=f"almanac://release/{declared.name}")
-    stage = ["--pipeline", declared.name, "--date", _DATE, "--run-id", _RUN_ID]
-
+    pipeline, name = declared.pipeline, declared.name
+    release = Asset(name=f"almanac_{name}", uri=f"almanac://release/{name}")
+    day = Param(
+        None, type=["null", "string"], pattern=r"^\d{4}-\d{2}-\d{2}$", description="Run for another logical date."
+    )
     with DAG(
-        dag_id=f"almanac_{declared.name}",
+        dag_id=f"almanac_{name}",
         description=pipeline.description,
-        doc_md=f"## {declared.name}\n\n{pipeline.description}\n\nOwner: {pipeline.owner}",
+        doc_md=f"## {name}\n\n{pipeline.description}\n\nOwner: {pipeline.owner}",
         schedule=pipeline.schedule,
         start_date=dt.datetime.combine(pipeline.start, dt.time(), dt.UTC),
         catchup=False,
         max_active_runs=1,
         tags={"almanac", *pipeline.tags},
-        default_args={
-            "owner": pipeline.owner,
-            "retries": 2,
-            "retry_delay": dt.timedelta(minutes=2),
-            "retry_exponential_backoff": True,
-        },
-        params={
-            "date": Param(
-                None,
-                type=["null", "string"],
-                pattern=r"^\d{4}-\d{2}-\d{2}$",
-                description="Run for another logical date.",
-            )
-        },
+        default_args={"owner": pipeline.owner, **_RETRIES},
+        params={"date": day},
     ) as dag:
-
-        @task
-        def check_inputs(date: str) -> str:
-            """The run id, which pins what every later stage works on."""
-            return _run_job("check", "--pipeline", declared.name, "--date", date)
-
-        @task(retries=0)
-        def gate(run: str) -> str:
-            """Stop a run that failed: SparkSubmitOperator cannot tell a verdict from a crash, so this task does."""
-            path = _settings().store / declared.name / "runs" / run / REPORT_FILE
-            try:
-                report = Report.model_validate_json(path.read_bytes())
-            except (OSError, ValueError) as err:
-                raise AirflowFailException(f"no readable report at {path}: {err}") from err
-            if report.run_id != run or report.verdict is Verdict.FAIL:
-                failed = [f"{check.name}: {check.observed}; expected {check.expected}" for check in report.failures]
-                raise AirflowFailException("\n".join([f"{declared.name} run {run} is blocked", *failed[:10]]))
-            return str(report.verdict)
-
-        @task(outlets=[release])
-        def publish(run: str, date: str, *, outlet_events: Any = None) -> None:
-            """Make the run the live release, and tell downstream DAGs which one it is."""
-            _run_job("publish", "--pipeline", declared.name, "--date", date, "--run-id", run)
-            outlet_events[release].extra = {"pipeline": declared.name, "run_id": run, "date": date}
-
-        @task
-        def smoke(run: str, date: str) -> None:
-            """Read the release back as a service does."""
-            _run_job("smoke", "--pipeline", declared.name, "--date", date, "--run-id", run)
-
-        spark: dict[str, Any] = {
-            "application_args": stage,
-            "conn_id": "spark_default",
-            "env_vars": _environment(),
-            "properties_file": str(spark_conf_file()),
-        }
-        score = SparkSubmitOperator(
-            task_id="score", application=str(_JOBS / "score.py"), name=f"score {declared.name}", **spark
-        )
-        verify = SparkSubmitOperator(
-            task_id="verify", application=str(_JOBS / "verify.py"), name=f"verify {declared.name}", **spark
-        )
-
-        checked = check_inputs(_DATE)
-        checked >> score >> verify >> gate(_RUN_ID) >> publish(_RUN_ID, _DATE) >> smoke(_RUN_ID, _DATE)
+        checked = check_inputs(name, _DATE)
+        score, verify = (_spark_task(declared, stage) for stage in ("score", "verify"))
+        passed: Any = gate(name, _RUN_ID)
+        published = publish.override(outlets=[release])(name, _RUN_ID, _DATE, passed)
+        checked >> score >> verify >> passed >> published >> smoke(name, _RUN_ID, _DATE)
     return dag
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from schemas.errors import AlmanacError, DeclarationError, Problem
 
+_FIRST_YEAR = 1900
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -25,6 +26,8 @@ def parse_date(text: str, *, today: dt.date | None = None) -> dt.date:
         date = None
     if date is None:
         raise DeclarationError(Problem("CLI_DATE", "--date", f"'{text}'", "a day as YYYY-MM-DD"))
+    if date.year < _FIRST_YEAR:
+        raise DeclarationError(Problem("CLI_DATE", "--date", f"'{text}'", f"a day from {_FIRST_YEAR} on"))
     latest = today or dt.datetime.now(dt.UTC).date()
     if date > latest:
         raise DeclarationError(Problem("CLI_DATE_FUTURE", "--date", text, f"{latest} or earlier"))

@@ -1,9 +1,10 @@
 """Model bundles on disk: written once, and opened only when every digest holds. Nothing in them can run."""
 
+import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -46,6 +47,7 @@ class Bundle:
     digest: str
     manifest: BundleManifest
     booster: "lightgbm.Booster"
+    holdout: pa.Table
 
     def predict(self, features: pa.RecordBatch | pa.Table) -> Floats:
         """Scores of the rows, shape (rows,). Each row's score depends on that row alone.
@@ -114,46 +116,45 @@ def open_bundle(folder: Path, *, digest: str | None = None) -> Bundle:
     Raises:
         InputError: a file is missing, unlisted, truncated or changed, or the model does not fit the manifest.
     """
-    manifest_path = folder / MANIFEST_FILE
+    raw = _read(folder, MANIFEST_FILE)
+    found = hashlib.sha256(raw).hexdigest()
+    if digest not in (None, found) or not folder.name.endswith(found[:_DIGEST_CHARACTERS]):
+        expected = (digest or folder.name)[-64:][-_DIGEST_CHARACTERS:]
+        raise _error(folder, "BUNDLE_CHECKSUM", f"{MANIFEST_FILE}: sha256 {found[:12]}…", f"{expected}…")
     try:
-        raw = manifest_path.read_bytes()
         manifest = BundleManifest.model_validate_json(raw)
-    except OSError as err:
-        raise _error(folder, "BUNDLE_MANIFEST", f"{MANIFEST_FILE}: {err.strerror}", "a bundle") from err
     except ValidationError as err:
         first = err.errors()[0]
-        found = f"{MANIFEST_FILE}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise _error(folder, "BUNDLE_MANIFEST", found, "a bundle manifest") from err
-    found = sha256_file(manifest_path)
-    if digest not in (None, found) or not folder.name.endswith(found[:_DIGEST_CHARACTERS]):
-        raise _error(
-            folder,
-            "BUNDLE_CHECKSUM",
-            f"{MANIFEST_FILE}: sha256 {found[:12]}…",
-            f"{(digest or folder.name)[-64:][:12]}…",
-        )
-    _check_files(folder, manifest)
-    return Bundle(folder.name, folder, found, manifest, _open_model(folder, manifest))
+        wrong = f"{MANIFEST_FILE}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise _error(folder, "BUNDLE_MANIFEST", wrong, "a bundle manifest") from err
+    files = _proven_files(folder, manifest)
+    booster = _open_model(folder, manifest, files[MODEL_FILE])
+    return Bundle(folder.name, folder, found, manifest, booster, _holdout(folder, files[HOLDOUT_FILE]))
 
 
-def _check_files(folder: Path, manifest: BundleManifest) -> None:
+def _read(folder: Path, name: str) -> bytes:
+    path = folder / name
+    if path.is_symlink() or not path.is_file():
+        raise _error(folder, "BUNDLE_FILES", f"{name} is no plain file there", "the file itself")
+    try:
+        return path.read_bytes()
+    except OSError as err:
+        raise _error(folder, "BUNDLE_FILES", f"{name}: {err.strerror}", "a readable file") from err
+
+
+def _proven_files(folder: Path, manifest: BundleManifest) -> dict[str, bytes]:
+    """The bytes of every listed file, read once: those whose digest was compared are those that are parsed."""
     present = {path.name for path in folder.iterdir()} - {MANIFEST_FILE}
     if unlisted := present - set(manifest.files):
         raise _error(folder, "BUNDLE_FILES", f"{', '.join(sorted(unlisted))} not in the manifest", "only what it lists")
-    for name in (MANIFEST_FILE, *manifest.files):
-        if (folder / name).is_symlink() or not (folder / name).is_file():
-            raise _error(folder, "BUNDLE_FILES", f"{name} is no plain file there", "the file itself")
+    files = {name: _read(folder, name) for name in manifest.files}
     for name, file in manifest.files.items():
-        path = folder / name
-        if path.stat().st_size != file.size_bytes:
-            raise _error(
-                folder,
-                "BUNDLE_CHECKSUM",
-                f"{name}: {path.stat().st_size} bytes",
-                f"{file.size_bytes}: truncated or changed",
-            )
-        if (found := sha256_file(path)) != file.sha256:
-            raise _error(folder, "BUNDLE_CHECKSUM", f"{name}: sha256 {found[:12]}…", f"{file.sha256[:12]}…")
+        if len(files[name]) != file.size_bytes:
+            found, expected = f"{name}: {len(files[name])} bytes", f"{file.size_bytes}: truncated or changed"
+            raise _error(folder, "BUNDLE_CHECKSUM", found, expected)
+        if (digest := hashlib.sha256(files[name]).hexdigest()) != file.sha256:
+            raise _error(folder, "BUNDLE_CHECKSUM", f"{name}: sha256 {digest[:12]}…", f"{file.sha256[:12]}…")
+    return files
 
 
 def let_threads_sleep() -> None:
@@ -164,12 +165,12 @@ def let_threads_sleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def _open_model(folder: Path, manifest: BundleManifest) -> "lightgbm.Booster":
+def _open_model(folder: Path, manifest: BundleManifest, text: bytes) -> "lightgbm.Booster":
     let_threads_sleep()
     import lightgbm  # heavy; only what scores or trains pays for it
 
     try:
-        booster = lightgbm.Booster(model_str=(folder / MODEL_FILE).read_text(encoding="utf-8"))
+        booster = lightgbm.Booster(model_str=text.decode())
     except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as err:
         raise _error(
             folder, "BUNDLE_UNLOADABLE", f"{MODEL_FILE}: {err}", f"a model that {manifest.library} wrote"
@@ -198,39 +199,43 @@ def proven_bundle(folder: Path, digest: str) -> tuple[Bundle, float]:
         InputError: as `open_bundle`, or a prediction differs.
     """
     bundle = open_bundle(folder, digest=digest)
-    holdout = _holdout(bundle)
-    expected = holdout.column(EXPECTED_COLUMN).to_numpy()
-    return bundle, max_difference(expected, bundle.predict(holdout), model=bundle.id)
+    expected = np.asarray(bundle.holdout.column(EXPECTED_COLUMN).to_numpy(), dtype=np.float64)
+    return bundle, max_difference(expected, bundle.predict(bundle.holdout), model=bundle.id)
 
 
-def check_promises(bundle: Bundle) -> None:
+def check_promises(bundle: Bundle, floors: Mapping[str, float]) -> None:
     """Measure the bundle on its holdout again.
 
+    Args:
+        bundle: The bundle.
+        floors: Those declared now; the bundle's own, from when it was made, hold as well.
+
     Raises:
-        InputError: a metric is not what the manifest says, or is below its floor.
+        InputError: a metric is not what the manifest says, or is below a floor.
     """
-    holdout = _holdout(bundle)
-    measured = measure(bundle.manifest.objective, holdout.column(LABEL_COLUMN).to_numpy(), bundle.predict(holdout))
-    if problems := metric_problems(measured, bundle.manifest.metrics, bundle.manifest.floors, model=bundle.id):
+    labels = np.asarray(bundle.holdout.column(LABEL_COLUMN).to_numpy(), dtype=np.float64)
+    measured = measure(bundle.manifest.objective, labels, bundle.predict(bundle.holdout))
+    own = bundle.manifest.floors
+    highest = {name: max(own.get(name, floor), floor) for name, floor in {**own, **floors}.items()}
+    if problems := metric_problems(measured, bundle.manifest.metrics, highest, model=bundle.id):
         raise InputError(*problems)
 
 
-def _holdout(bundle: Bundle) -> pa.Table:
+def _holdout(folder: Path, raw: bytes) -> pa.Table:
     try:
-        # Alone: a folder above that is called a=b is no partition of it.
-        holdout = pq.read_table(bundle.folder / HOLDOUT_FILE, partitioning=None)
+        holdout = pq.read_table(pa.BufferReader(raw))
     except (pa.ArrowException, OSError) as err:
-        raise _error(bundle.folder, "BUNDLE_HOLDOUT", f"{HOLDOUT_FILE}: {err}", "a Parquet file") from err
+        raise _error(folder, "BUNDLE_HOLDOUT", f"{HOLDOUT_FILE}: {err}", "a Parquet file") from err
     for name in (LABEL_COLUMN, EXPECTED_COLUMN):
         if name not in holdout.schema.names or holdout.column(name).null_count:
-            raise _error(bundle.folder, "BUNDLE_HOLDOUT", f"{HOLDOUT_FILE}: {name} is missing", "it in every row")
+            raise _error(folder, "BUNDLE_HOLDOUT", f"{HOLDOUT_FILE}: {name} is missing", "it in every row")
     return holdout
 
 
 def write_bundle(
     bundles: Path, name: str, booster: "lightgbm.Booster", holdout: pa.Table, manifest: BundleManifest
 ) -> Path:
-    """Write a bundle and make it the latest. Its id is `<name>-<12 hex of its digest>`: same content, same id.
+    """Write a bundle. Its id is `<name>-<12 hex of its digest>`: same content, same id.
 
     Args:
         bundles: The folder of a pipeline's bundles.
@@ -257,8 +262,12 @@ def write_bundle(
             staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    write_atomically(bundles / _LATEST_FILE, folder.name + "\n")
     return folder
+
+
+def make_latest(folder: Path) -> None:
+    """Name the bundle the one that `latest` means."""
+    write_atomically(folder.parent / _LATEST_FILE, folder.name + "\n")
 
 
 def _sound(folder: Path) -> bool:

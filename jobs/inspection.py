@@ -4,7 +4,7 @@ import datetime as dt
 import math
 import re
 from array import array as packed
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -25,6 +25,8 @@ MAX_CATEGORY_SHARE = 0.5
 MISSING = frozenset({"na", "n/a", "#n/a", "nan", "null", "none", "nil", "-", "--", "?", "."})
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+# 1,234 is as well a number of thousands as a decimal: it speaks for neither.
+_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:,[0-9]{3})+")
 _LEADING_ZERO = re.compile(r"0[0-9]+")
 _DAY = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ][0-9:.+\-Z ]*)?")
 _SHOWN = 40
@@ -46,6 +48,7 @@ class InspectedColumn:
         levels: The different values, sorted.
         codes: Index of each row's level, -1 where it has none; shape (rows,).
         is_text: The file stores text, so SQL must trim and try_cast.
+        decimal_comma: Numbers are written 12,5.
         has_not_finite: Some value would be read as NaN or infinite.
         lost: Values that are there but are no number or date, so they become NULL: how many, and up to three.
         unusable: Why the column is no feature, or None where it is one.
@@ -56,6 +59,7 @@ class InspectedColumn:
     levels: Sequence[Any]
     codes: Ints
     is_text: bool
+    decimal_comma: bool = False
     has_not_finite: bool = False
     lost: tuple[int, tuple[str, ...]] = (0, ())
     unusable: str | None = None
@@ -102,13 +106,21 @@ def _from_text(name: str, array: pa.ChunkedArray) -> InspectedColumn:
     for value, count in zip(values, counts, strict=True):
         text = value.strip(" ")  # what Spark's trim() takes away
         texts[text] = texts.get(text, 0) + count
-    told = sum(count for text, count in texts.items() if text and text.lower() not in MISSING)
+    written = {text: count for text, count in texts.items() if text and text.lower() not in MISSING}
+    told = sum(written.values())
     is_code = any(_LEADING_ZERO.fullmatch(text) for text in texts)  # 007: as a number it would be 7
-    for kind, parse in ((Kind.NUMBER, _number), (Kind.DATE, _day)):
+    decimal_comma = _has_decimal_commas(written)
+    for kind, parse in ((Kind.NUMBER, _comma_number if decimal_comma else _number), (Kind.DATE, _day)):
         parsed = sum(count for text, count in texts.items() if parse(text) is not None)
         if told and parsed >= MIN_PARSED_SHARE * told and not (is_code and kind is Kind.NUMBER):
-            return _column(name, kind, array, parse, is_text=True)
+            column = _column(name, kind, array, parse, is_text=True)
+            return replace(column, decimal_comma=decimal_comma and kind is Kind.NUMBER)
     return _column(name, Kind.CATEGORY, array, _as_is, is_text=True)
+
+
+def _has_decimal_commas(texts: Collection[str]) -> bool:
+    commas = [text for text in texts if "," in text]
+    return not any("." in text for text in texts) and not all(_THOUSANDS.fullmatch(text) for text in commas)
 
 
 def _from_days(name: str, array: pa.ChunkedArray) -> InspectedColumn:
@@ -161,8 +173,12 @@ def _number(text: str) -> float | None:
     return _finite(float(text)) if _NUMBER.fullmatch(text.strip()) else None
 
 
+def _comma_number(text: str) -> float | None:
+    return _number(text.replace(",", "."))
+
+
 def _is_not_finite(value: str | float) -> bool:
-    text = str(value).strip().lower()
+    text = str(value).strip().lower().replace(",", ".")
     return bool(_NOT_FINITE.fullmatch(text) or _NUMBER.fullmatch(text))
 
 

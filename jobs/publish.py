@@ -1,4 +1,10 @@
-"""Publish a verified run: `spark-submit jobs/publish.py --pipeline P --date D`, or plain python."""
+"""Publish a verified run: `spark-submit jobs/publish.py --pipeline P --date D`, or plain python.
+
+Prints what it did as one line of JSON; `outcome` is `live`, `already live`, or `archived` where a newer date is served.
+"""
+
+import json
+import sys
 
 from jobs.arguments import exit_with, job_arguments, parse_date
 from jobs.stages import check_inputs, gate, publisher
@@ -15,7 +21,8 @@ def main() -> None:
     declared = load_pipeline(settings, arguments.pipeline)
     run_id = arguments.run_id or check_inputs(settings, declared.name, parse_date(arguments.date)).run_id
     gate(Store(settings.store, declared.name).report(run_id))
-    publisher(settings, declared).publish(run_id, force=arguments.force)
+    published = publisher(settings, declared).publish(run_id, force=arguments.force)
+    sys.stdout.write(json.dumps(published._asdict()) + "\n")
 
 
 if __name__ == "__main__":

@@ -45,12 +45,7 @@ def run(
         BlockedError: verification failed; the live release is as it was.
         AlmanacError: anything else that stopped it.
     """
-    with console.step("check inputs") as step:
-        plan = check_inputs(settings, pipeline, date)
-        files = plan.snapshot.fingerprints
-        step.detail = (
-            f"run {plan.run_id}: {len(files)} files of {len(plan.snapshot.sources)} sources, model {plan.bundle.id}"
-        )
+    plan = _check(settings, pipeline, date, console)
     spark = cache(lambda: _session(plan))
     with console.step("score") as step:
         manifest = score(plan, spark)
@@ -58,11 +53,7 @@ def run(
     with console.step("verify") as step:
         report = verify(plan, manifest, spark)
         step.detail = _verdict(report)
-    page = plan.store.run_folder(manifest.run_id) / REPORT_PAGE
-    with console.step("gate") as step:
-        here = Path.cwd()
-        step.detail = f"report {page.relative_to(here) if page.is_relative_to(here) else page}"
-        gate(report)
+    _gate(plan, manifest, report, console)
     if dry_run:
         return Finished(manifest, report, None)
     with console.step("publish") as step:
@@ -72,6 +63,25 @@ def run(
         with console.step("smoke") as step:
             step.detail = f"{smoke(settings, pipeline, manifest.run_id)} entities read back as a service reads them"
     return Finished(manifest, report, published)
+
+
+def _check(settings: Settings, pipeline: str, date: dt.date, console: Console) -> Plan:
+    with console.step("check inputs") as step:
+        plan = check_inputs(settings, pipeline, date)
+        files, sources = plan.snapshot.fingerprints, plan.snapshot.sources
+        step.detail = f"run {plan.run_id}: {len(files)} files of {len(sources)} sources, model {plan.bundle.id}"
+    return plan
+
+
+def _gate(plan: Plan, manifest: RunManifest, report: Report, console: Console) -> None:
+    """Pass the gate or not; whichever, the report's path stands on a line of its own."""
+    page, here = plan.store.run_folder(manifest.run_id) / REPORT_PAGE, Path.cwd()
+    try:
+        with console.step("gate") as step:
+            step.detail = f"{report.verdict}; the report as a page:"
+            gate(report)
+    finally:
+        console.say(f"  {page.relative_to(here) if page.is_relative_to(here) else page}", whole=True)
 
 
 def _session(plan: Plan) -> "SparkSession":

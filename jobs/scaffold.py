@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +17,7 @@ from jobs.inspection import InspectedColumn, inspect_column, shown
 from jobs.scaffold_files import expectations_yaml, features_sql, pipeline_yaml
 from jobs.scaffold_plan import Plan, ascii_name, label_sql, plan_features, plan_split
 from jobs.tablefile import TableFile, inspect_key, read_table_file
-from jobs.targets import Target, gives_away, inspect_target
+from jobs.targets import Target, check_size, gives_away, inspect_target
 from schemas.declared import PIPELINE_FILE, read_folder
 from schemas.errors import DeclarationError, InputError, Problem
 from schemas.pipeline import COLUMN_PATTERN, NAME_PATTERN
@@ -24,6 +25,13 @@ from schemas.settings import Settings
 from schemas.yamlfile import MAX_BYTES
 
 _MAX_KEY = 8
+
+
+class Scaffold(NamedTuple):
+    """A folder that was written, and what stands in it."""
+
+    folder: Path
+    plan: Plan
 
 
 def scaffold(
@@ -36,8 +44,8 @@ def scaffold(
     date: str | None = None,
     force: bool = False,
     today: dt.date | None = None,
-) -> Path:
-    """Write the folder of a new pipeline, whole or not at all, and return it.
+) -> Scaffold:
+    """Write the folder of a new pipeline, whole or not at all; return where, and what was decided for it.
 
     At most the first 200,000 rows are read.
 
@@ -61,7 +69,7 @@ def scaffold(
     _check_flags(file, key, target, date)
     plan = _plan(settings, name, file, key, target, date, today or dt.datetime.now(dt.UTC).date())
     _write(folder, _texts(plan), force)
-    return folder
+    return Scaffold(folder, plan)
 
 
 def _texts(plan: Plan) -> dict[str, str]:
@@ -149,6 +157,7 @@ def _plan(
 ) -> Plan:
     repeated = _check_unique(file, key, target_name)
     target = inspect_target(inspect_column(target_name, file.columns[target_name]))
+    check_size(target)
     columns, leaks = _inspect(file, key, target)
     candidates = [column for column in columns if column.name not in leaks]
     split = plan_split(candidates, target, date)

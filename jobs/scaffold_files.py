@@ -122,9 +122,14 @@ def _training(plan: Plan) -> Iterator[str]:
     yield f"    min_data_in_leaf: {leaf_rows}"
     yield "    learning_rate: 0.1"
     yield "  rounds: 100"
-    metric, floor = ("auc", "0.7") if target.objective == "binary" else ("r2", "0.3")
-    yield "  # A model below its floor is neither made nor used. Train once, then set it a bit below what you saw:"
-    yield f"  # floors: {{{metric}: {floor}}}"
+    floor = ", ".join(f"{metric}: {least}" for metric, least in floors(plan).items())
+    yield "  # A model below this, what guessing reaches, is not made. Train once, then raise it to near what you saw."
+    yield f"  floors: {{{floor}}}"
+
+
+def floors(plan: Plan) -> dict[str, float]:
+    """What guessing reaches: a metric, and the least that a model must have of it."""
+    return {"auc": 0.5} if plan.target.objective == "binary" else {"r2": 0}
 
 
 def _checks(plan: Plan) -> Iterator[str]:

@@ -100,11 +100,18 @@ def value_sql(column: InspectedColumn) -> str:
         return f"nullif(trim({name}), '')" if column.is_text else f"CAST({name} AS STRING)"
     if column.kind is Kind.DATE:
         return f"try_cast(substr(trim({name}), 1, 10) AS DATE)" if column.is_text else f"CAST({name} AS DATE)"
-    number = f"try_cast(trim({name}) AS DOUBLE)" if column.is_text else f"CAST({name} AS DOUBLE)"
+    number = _parsed_sql(column) if column.is_text else f"CAST({name} AS DOUBLE)"
     # NaN is above infinity in Spark.
     return (
         f"CASE WHEN abs({number}) < CAST('Infinity' AS DOUBLE) THEN {number} END" if column.has_not_finite else number
     )
+
+
+def _parsed_sql(column: InspectedColumn) -> str:
+    text = f"trim({column_sql(column.name)})"
+    if column.decimal_comma:
+        text = f"replace({text}, ',', '.')"
+    return f"try_cast({text} AS DOUBLE)"
 
 
 def label_sql(target: Target) -> str:
@@ -114,7 +121,7 @@ def label_sql(target: Target) -> str:
         return value_sql(column)
     name = column_sql(column.name)
     if column.kind is Kind.NUMBER:
-        value = f"try_cast(trim({name}) AS DOUBLE)" if column.is_text else name
+        value = _parsed_sql(column) if column.is_text else name
     else:
         value = f"lower(trim({name}))" if column.is_text else f"lower(CAST({name} AS STRING))"
     one, zero = _literal(target.positive), _literal(target.negative)
@@ -175,6 +182,7 @@ def _features_of(column: InspectedColumn, is_key: bool) -> Iterator[PlannedFeatu
     rows, value = len(column.codes), value_sql(column)
     share = column.filled / rows
     seen = f"{shown(column.name)}: a {column.kind} in {column.filled:,} of {rows:,} rows"
+    seen += ", written with decimal commas" if column.decimal_comma else ""
     if column.lost[0]:
         seen += f"; {column.lost[0]:,} values become NULL, such as {', '.join(map(shown, column.lost[1]))}"
     if column.kind is Kind.NUMBER:
@@ -251,7 +259,7 @@ def plan_split(columns: Sequence[InspectedColumn], target: Target, date: str | N
             Problem("SCAFFOLD_DATE", f"date '{date}'", found, "a column to split by time; or leave it out")
         )
     if len(dates) > 1:
-        why = f"several columns of dates, {names}: name the one that says when with --date"
+        why = f"several columns of dates, {names}: name the one that says when with --date-column"
     elif dates:
         why = f"{names}, the one column of dates, has no day with both outcomes before and after it"
     else:

@@ -2,10 +2,11 @@
 
 import datetime as dt
 import logging
-import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 logger = logging.getLogger(__name__)
+
+_STAGING, _DAMAGED = ".staging-", ".damaged-"
+_LEFTOVER_SECONDS = 86_400.0
 
 # A stage asks for Spark only when it has work for it: a run that is already done starts no JVM.
 GetSpark = Callable[[], "SparkSession"]
@@ -72,7 +76,7 @@ def check_inputs(settings: Settings, pipeline: str, date: dt.date) -> Plan:
     bundle = open_bundle(
         find_bundle(store.bundles, reference, where=f"{pipeline}/pipeline.yaml: models.champion.bundle")
     )
-    check_promises(bundle)
+    check_promises(bundle, {str(name): floor for name, floor in declared.pipeline.training.floors.items()})
     return Plan(settings=settings, declared=declared, date=date, snapshot=snapshot, bundle=bundle)
 
 
@@ -99,9 +103,10 @@ def score(plan: Plan, spark: GetSpark) -> RunManifest:
     if manifest := _whole(store, run_id):
         logger.info("run %s: scored already, %d entities", run_id, manifest.counts.scored)
         return manifest
-    staging = folder.parent / f".staging-{run_id}-{os.getpid()}"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _clear_leftovers(folder.parent)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{_STAGING}{run_id}-"))
+    staging.chmod(0o755)
     try:
         manifest = _score_into(staging, plan, spark())
         write_atomically(staging / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
@@ -190,6 +195,14 @@ def _count(judged: "DataFrame") -> tuple[Counts, int]:
     return counts, int(totals["aside"])
 
 
+def _clear_leftovers(runs: Path) -> None:
+    """Remove what killed attempts left, once no attempt can still be at work on it."""
+    for path in (*runs.glob(f"{_STAGING}*"), *runs.glob(f"{_DAMAGED}*")):
+        with suppress(FileNotFoundError):  # another attempt may clear at the same time
+            if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
+
+
 def _whole(store: Store, run_id: str) -> RunManifest | None:
     """The manifest of a run that is staged with every file as it says; another attempt may have been faster."""
     if not (store.run_folder(run_id) / MANIFEST_FILE).is_file():
@@ -203,8 +216,8 @@ def _move_into_place(staging: Path, store: Store, manifest: RunManifest) -> RunM
     folder = store.run_folder(manifest.run_id)
     if folder.exists():
         logger.warning("run %s: its files were damaged and are made again", manifest.run_id)
-        aside = folder.parent / f".damaged-{folder.name}-{os.getpid()}"
-        folder.rename(aside)
+        aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_DAMAGED))
+        folder.rename(aside / folder.name)
         shutil.rmtree(aside, ignore_errors=True)
     try:
         staging.rename(folder)

@@ -1,6 +1,7 @@
 """The target of a user's table: two classes or a quantity, and the columns that give it away."""
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ from jobs.inspection import MISSING, Floats, InspectedColumn, Ints, Kind, Level,
 from schemas.errors import InputError, Problem
 
 MIN_LEAK_ROWS = 10
+MIN_ROWS = 20
 POSITIVE = frozenset({"yes", "y", "true", "t", "1", "on", "positive", "pos", "churned", "churn"})
 NEGATIVE = frozenset({"no", "n", "false", "f", "0", "-1", "off", "negative", "neg"})
 
@@ -88,6 +90,24 @@ def _binary(column: InspectedColumn, levels: list[Any], codes: Ints) -> Target:
         negative=levels[1 - positive],
         why=f"two values: {one} counts as 1 {reason}, {zero} as 0",
     )
+
+
+def check_size(target: Target) -> None:
+    """Refuse what is too little to learn from and to measure on: a split would leave a side with hardly any of it.
+
+    Raises:
+        InputError: fewer than `MIN_ROWS` rows have the rarer class, or a number.
+    """
+    outcome = target.outcome[~np.isnan(target.outcome)]
+    if target.positive is None or target.negative is None:
+        count, what = outcome.size, "rows have a number"
+    else:
+        ones = int(outcome.sum())
+        count, rarer = min((ones, target.positive), (outcome.size - ones, target.negative), key=itemgetter(0))
+        what = f"rows have the rarer class, {shown(rarer)}"
+    if count < MIN_ROWS:
+        found = f"only {count:,} {what}: too few to learn from and to measure on"
+        raise _refused(target.column, "SCAFFOLD_TOO_SMALL", found, f"at least {MIN_ROWS}; give a longer table")
 
 
 def gives_away(column: InspectedColumn, target: Target) -> str | None:

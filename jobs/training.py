@@ -15,7 +15,15 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's users know it by
 
-from jobs.bundles import Bundle, check_promises, feature_matrix, let_threads_sleep, open_bundle, write_bundle
+from jobs.bundles import (
+    Bundle,
+    check_promises,
+    feature_matrix,
+    let_threads_sleep,
+    make_latest,
+    open_bundle,
+    write_bundle,
+)
 from jobs.features import query_features, read_source, register_sources
 from jobs.snapshot import Snapshot, take_snapshot
 from lookup.store import Store
@@ -75,7 +83,8 @@ def train(spark: SparkSession, settings: Settings, declared: DeclaredPipeline) -
     name = (pipeline.training.end or today).isoformat()
     folder = write_bundle(store.bundles, name, booster, kept.append_column(EXPECTED_COLUMN, pa.array(scores)), manifest)
     bundle = open_bundle(folder)
-    check_promises(bundle)
+    check_promises(bundle, _floors(pipeline))
+    make_latest(folder)
     seconds = time.monotonic() - started
     logger.info("trained %s on %d rows, %d held out, %.1f s", bundle.id, training.num_rows, holdout.num_rows, seconds)
     return Trained(bundle, seconds)
@@ -220,7 +229,7 @@ def _manifest(
         end=training.end,
         split=f"held out from {split.at} by {split.by}"
         if split.by
-        else f"{split.holdout_share} held out at random by entity",
+        else f"held out at random: {split.holdout_share:.0%} of the entities",
         label=training.label,
         params=training.params,
         rounds=training.rounds,

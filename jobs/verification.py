@@ -165,12 +165,26 @@ class _Once:
 
     def __init__(self, compute: Callable[[], Measures | None]) -> None:
         self._compute = compute
+        self._error: InputError | None = None
         self.value: Measures | None = None
 
     def __call__(self) -> Measures | None:
+        if self._error:
+            raise self._error
         if self.value is None:
-            self.value = self._compute()
+            try:
+                self.value = self._compute()
+            except InputError as err:
+                self._error = err
+                raise
         return self.value
+
+
+def _new_slice(result: CheckResult) -> CheckResult:
+    if not result.evaluated:
+        return result
+    observed = "declared since the live release: nothing to compare with"
+    return result.model_copy(update={"verdict": Verdict.WARN, "observed": observed})
 
 
 class _Checks:
@@ -226,7 +240,8 @@ class _Checks:
         results = []
         for column in declared.columns:
             only = declared.model_copy(update={"columns": [column]})
-            results += check_slices(now, then if column in known else None, only)
+            found = check_slices(now, then if column in known else None, only)
+            results += found if column in known or before is None else [_new_slice(result) for result in found]
         return results
 
     def _suite(self, name: Literal["inputs", "predictions"], part: str) -> list[CheckResult]:

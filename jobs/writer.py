@@ -1,10 +1,10 @@
 """Parquet files whose bytes depend on their rows alone, not on how the rows arrived."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +23,7 @@ class SteadyWriter:
 
     def __init__(self, folder: Path, name: str, schema: pa.Schema) -> None:
         self._folder, self._name, self._schema = folder, name, schema
-        self._temporary = folder / f".{name}-{os.getpid()}"
+        self._temporary = folder / f".{name}-{uuid4().hex}"
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
         self._rows = 0

@@ -153,26 +153,28 @@ class App:
         head, answers = await self._lookup(reader, request.ids)
         self._metrics.lookups(table, answers)
         # The parts of a LookupResponse, joined: the answers are not validated a second time.
-        start = f'{{"table":{json.dumps(table)},"release":{head.version},"answers":'
+        start = f'{{"table":{json.dumps(table)},"release":{head.release},"answers":'
         return Response(200, start.encode() + _ANSWERS.dump_json(answers) + b"}")
 
     async def _ready(self) -> Response:
         heads = await self._heads()
-        problems = [found for found in heads.values() if isinstance(found, Problem)]
-        if problems:
-            return _error(503, problems[0].code, "\n".join(bounded(map(str, problems))), *_retry())
-        releases = {table: head.version for table, head in heads.items() if isinstance(head, Head)}
+        errors = {table: found for table, found in heads.items() if isinstance(found, AlmanacError)}
+        if errors:
+            lines = [f"table '{table}': {self._told(err)}" for table, err in errors.items()]
+            code = next(iter(errors.values())).problems[0].code
+            return _error(503, code, "\n".join(bounded(lines)), *_retry())
+        releases = {table: head.release for table, head in heads.items() if isinstance(head, Head)}
         return Response(200, Readiness(status="ready", releases=releases).model_dump_json().encode())
 
-    async def _heads(self) -> dict[str, Head | Problem]:
+    async def _heads(self) -> dict[str, Head | AlmanacError]:
         found = await asyncio.gather(*(self._head(reader) for reader in self._readers.values()))
         return dict(zip(self._readers, found, strict=True))
 
-    async def _head(self, reader: AsyncReader) -> Head | Problem:
+    async def _head(self, reader: AsyncReader) -> Head | AlmanacError:
         try:
             head, _ = await self._lookup(reader, [])
         except AlmanacError as err:
-            return err.problems[0]
+            return err
         return head
 
     async def _lookup(self, reader: AsyncReader, ids: Sequence[str]) -> tuple[Head, list[Answer]]:
@@ -193,6 +195,12 @@ class App:
         raise _RequestError(404, "TABLE_UNKNOWN", "no such table")
 
     def _store_error(self, err: AlmanacError) -> Response:
+        code, message = err.problems[0].code, self._told(err)
+        if isinstance(err, InputError) and code != "NO_VERSION":
+            return _error(500, code, message)
+        return _error(503, code, message, *_retry())
+
+    def _told(self, err: AlmanacError) -> str:
         """What a client is told; where Redis is and what it said is for the log."""
         code = err.problems[0].code
         now = time.monotonic()
@@ -200,10 +208,10 @@ class App:
             self._complained[code] = now
             logger.error("cannot answer: %s", err)
         if code == "NO_VERSION":
-            return _error(503, code, "nothing is published in this table yet", *_retry())
+            return "nothing is published in this table yet"
         if isinstance(err, InputError):
-            return _error(500, code, "what is published cannot be read; the server's log has the reason")
-        return _error(503, code, "the store cannot be read now; try again", *_retry())
+            return "what is published cannot be read; the server's log has the reason"
+        return "the store cannot be read now; try again"
 
 
 def create_app(redis_url: str, tables: Sequence[str]) -> App:

@@ -20,7 +20,7 @@ READ_SECONDS = 0.5
 
 def connect(url: str, *, timeout_seconds: float = PUBLISH_SECONDS) -> redis.Redis:
     """A client that answers or fails within `timeout_seconds`; redis-py alone retries for seconds."""
-    with _valid_url():
+    with _valid_url(url):
         return redis.Redis.from_url(
             url,
             socket_timeout=timeout_seconds,
@@ -32,7 +32,7 @@ def connect(url: str, *, timeout_seconds: float = PUBLISH_SECONDS) -> redis.Redi
 
 def connect_async(url: str, *, timeout_seconds: float = READ_SECONDS) -> redis.asyncio.Redis:
     """The same for an event loop."""
-    with _valid_url():
+    with _valid_url(url):
         return redis.asyncio.Redis.from_url(
             url,
             socket_timeout=timeout_seconds,
@@ -40,16 +40,6 @@ def connect_async(url: str, *, timeout_seconds: float = READ_SECONDS) -> redis.a
             retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
             protocol=2,
         )
-
-
-def redacted(url: str) -> str:
-    """The URL without user and password.
-
-    >>> redacted("redis://reader:secret@10.0.0.1:6379/0")
-    'redis://10.0.0.1:6379/0'
-    """
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 @contextmanager
@@ -122,8 +112,9 @@ _TRANSLATIONS: tuple[tuple[str, Any, tuple[str, ...], str, type[AlmanacError]], 
 
 
 @contextmanager
-def _valid_url() -> Iterator[None]:
+def _valid_url(url: str) -> Iterator[None]:
     try:
+        _check_password(url)
         yield
     except ValueError as err:
         # A password with an unescaped '/' is taken for the port: what follows "as" may be a part of it.
@@ -131,3 +122,19 @@ def _valid_url() -> Iterator[None]:
         raise DeclarationError(
             Problem("CFG_REDIS_URL", "ALMANAC_REDIS_URL", found, "redis://host:port/0, rediss:// or unix://")
         ) from None
+
+
+def _check_password(url: str) -> None:
+    """Refuse a password cut in two: its first part would be taken for a host or port, and be shown in errors.
+
+    Raises:
+        ValueError: an '@' stands behind the host, or the host has characters that none has.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its text quotes what may be a password
+        raise ValueError("the host is none; in a password / ? # [ ] are written %2F %3F %23 %5B %5D") from None
+    # The path of a socket may have an '@'.
+    is_socket = parts.scheme == "unix" and not parts.netloc
+    if "@" in f"{'' if is_socket else parts.path}{parts.query.partition('=')[0]}{parts.fragment}":
+        raise ValueError("an @ behind the host; in a password / ? # are written %2F %3F %23")

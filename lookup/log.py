@@ -100,11 +100,14 @@ def releases(entries: Sequence[LogEntry]) -> list[Release]:
     ]
 
 
-def entry_for(event: Event, release: Release | LogEntry, sequence: int, reason: str = "") -> LogEntry:
-    """A new entry about that release, signed with who and when."""
+def entry_for(
+    event: Event, release: Release | LogEntry, sequence: int, *, token: int | None = None, reason: str = ""
+) -> LogEntry:
+    """A new entry about that release, signed with who and when; its token is its own sequence unless given."""
     number = release.number if isinstance(release, Release) else release.release
     return LogEntry(
         sequence=sequence,
+        token=token or sequence,
         event=event,
         release=number,
         run_id=release.run_id,

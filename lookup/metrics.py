@@ -68,7 +68,7 @@ def _live(heads: Mapping[str, Head | None], now: dt.datetime) -> CollectorRegist
     for table, head in heads.items():
         readable.labels(table).set(head is not None)
         if head is not None:
-            version.labels(table).set(head.version)
+            version.labels(table).set(head.release)
             age.labels(table).set(_seconds_since(head.scored_at, now))
     return registry
 

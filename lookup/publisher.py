@@ -9,10 +9,10 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 
 from lookup.store import Store
-from lookup.table import RedisTable, Row
-from schemas.errors import InputError, Problem, RefusedError
+from lookup.table import Flip, RedisTable, Row
+from schemas.errors import InputError, Problem, RefusedError, UnavailableError
 from schemas.keys import Head, encode_rows
-from schemas.release import LogEntry, Release, ReleaseState
+from schemas.release import Event, LogEntry, Release, ReleaseState
 from schemas.run import ENTITY_ID, PREDICTIONS, RunManifest, columns_of
 
 logger = logging.getLogger(__name__)
@@ -70,21 +70,21 @@ class Publisher:
         """
         started = time.monotonic()
         manifest = self._store.verified(run_id)
-        live = self._store.live()
         state = {release.run_id: release for release in self._store.releases()}.get(run_id)
         if state and state.state is ReleaseState.ROLLED_BACK and not force:
             raise _rolled_back(f"{self._store.pipeline} run {run_id}", state)
-        self._table.preflight()
-        held = self._ready(manifest, state.number if state else None)
-        commit = self._store.commit(manifest)
+        self._preflight()
+        live, held = self._store.live(), self._held(manifest)
+        commit = self._store.commit(manifest, anew=force)
         previous = live.release if live else None
-        if live and manifest.date < live.date and not force:
-            return Published(Outcome.ARCHIVED, commit.release, run_id, manifest.counts.scored, previous)
-        # What is live already heals under the newest token: another run cannot have been published since.
-        flipped = self._serve(manifest, live if live and live.run_id == run_id else commit, held=held)
-        self._store.record_live(commit)
-        retired = self._table.retire(keep=self._keep, grace_seconds=self._grace_seconds)
-        outcome = Outcome.LIVE if flipped or previous != commit.release else Outcome.ALREADY_LIVE
+        older = live is not None and manifest.date < live.date and not force
+        # What is live already heals under the token it has: nothing was published since.
+        entry = live if live and live.run_id == run_id else commit
+        outcome = Outcome.ARCHIVED if older else self._serve(manifest, entry, held, allow_older=force)
+        retired: list[int] = []
+        if outcome is not Outcome.ARCHIVED:
+            self._store.record_live(commit)
+            retired = self._table.retire(keep=self._keep, grace_seconds=self._grace_seconds)
         logger.info(
             "run %s: release %d %s, %d entities, %.1f s",
             run_id, commit.release, outcome, manifest.counts.scored, time.monotonic() - started,
@@ -101,23 +101,37 @@ class Publisher:
         Raises:
             RefusedError: there is no such release, nothing came before, or it never passed.
         """
+        self._preflight()
         head = self._table.head()
         live = self._recorded(head)
         if live is None:
             raise RefusedError(
                 Problem("ROLLBACK_TARGET", self._store.pipeline, "nothing is live", "a published release")
             )
-        if to == live.release or (to is None and (head is None or head.version != live.release)):
-            # An attempt that was killed behind its log entry is finished, not rolled back once more.
+        # A rollback that was killed behind its log entry is finished, not done once more.
+        unfinished = live.event is Event.ROLLBACK and (head is None or head.token != live.token)
+        if to == live.release or (to is None and unfinished):
             manifest = self._store.verified(live.run_id)
-            held = self._ready(manifest, live.release)
-            outcome = Outcome.LIVE if self._serve(manifest, live, held=held) else Outcome.ALREADY_LIVE
+            outcome = self._serve(manifest, live, self._held(manifest), allow_older=True)
             return Published(outcome, live.release, live.run_id, manifest.counts.scored, live.release)
         target = self._previous() if to is None else self._store.release(to)
         manifest = self._store.verified(target.run_id)
-        held = self._ready(manifest, target.number)
-        self._serve(manifest, self._store.record_rollback(target, reason), held=held)
+        held = self._held(manifest, trust_once_live=True)
+        self._serve(manifest, self._store.record_rollback(target, reason), held, allow_older=True)
         return Published(Outcome.LIVE, target.number, target.run_id, manifest.counts.scored, live.release)
+
+    def _preflight(self) -> None:
+        """Refuse a Redis that could drop predictions, and one whose head another store published."""
+        self._table.preflight()
+        head = self._table.head()
+        if head and all(
+            (entry.token, entry.run_id) != (head.token, head.run_id) for entry in self._store.log.entries()
+        ):
+            where, found = (
+                f"table '{head.table}'",
+                f"release {head.release} of run {head.run_id}, which is not in this store's log",
+            )
+            raise RefusedError(Problem("STORE_FOREIGN", where, found, "a table that this store publishes alone"))
 
     def _previous(self) -> Release:
         number = self._store.live_before()
@@ -135,33 +149,59 @@ class Publisher:
     def _recorded(self, head: Head | None) -> LogEntry | None:
         """The live entry, entered now where a publication was killed between its flip and the log."""
         live = self._store.live()
-        if head and live and head.token > live.sequence:
+        if head and (live is None or head.token > live.token):
             for entry in self._store.log.entries():
-                if (entry.sequence, entry.run_id) == (head.token, head.run_id):
+                if (entry.token, entry.run_id) == (head.token, head.run_id):
                     self._store.record_live(entry)
         return self._store.live()
 
-    def _ready(self, manifest: RunManifest, version: int | None) -> bool:
-        """Whether Redis has the version whole. Where it must be loaded, its files are proven before the log is written.
+    def _held(self, manifest: RunManifest, *, trust_once_live: bool = False) -> Head | None:
+        """The version that has the run's rows whole; where none has, its files are proven, before anything is logged.
+
+        Args:
+            manifest: Of the run.
+            trust_once_live: Take a version that readers once followed for whole, without counting its rows.
 
         Raises:
-            InputError: a file is missing or its digest differs.
+            InputError: it must be loaded, and a file is missing or its digest differs.
         """
-        known = None if version is None else self._table.versions().get(version)
-        if known and known.run_id == manifest.run_id and self._table.count(known) == known.entities:
-            return True
+        # Where a run has two, the later one was loaded because the earlier had lost rows.
+        for _, head in sorted(self._table.versions().items(), reverse=True):
+            if head.run_id == manifest.run_id and (
+                (trust_once_live and self._table.was_live(head.version)) or self._table.count(head) == head.entities
+            ):
+                return head
         if problems := self._store.damage(manifest, PREDICTIONS):
             raise InputError(*problems)
-        return False
+        return None
 
-    def _serve(self, manifest: RunManifest, entry: LogEntry, *, held: bool) -> bool:
-        """Load the version where Redis does not have it whole, and flip; False where it was served already."""
-        head, served = head_of(manifest, entry), self._table.head()
-        if not held:
+    def _serve(self, manifest: RunManifest, entry: LogEntry, held: Head | None, *, allow_older: bool) -> Outcome:
+        """Load the run where Redis does not hold it, and flip the head to it."""
+        served = self._table.head()
+        if served and served.run_id == manifest.run_id and served.token >= entry.token:
+            if held and held.version == served.version:
+                return Outcome.ALREADY_LIVE
+            if not held:
+                self._load(served, manifest)  # in place: rows that readers miss come back
+                return Outcome.LIVE
+        if held:
+            flip = self._table.flip(head_of(manifest, entry, version=held.version), allow_older=allow_older)
+            if flip is not Flip.GONE:
+                return Outcome.ARCHIVED if flip is Flip.OLDER else Outcome.LIVE
+            # It was retired between the look and the flip: once more, under keys of its own.
+        head = head_of(manifest, entry, version=entry.sequence)
+        try:
             self._load(head, manifest)
-        if served and (served.version, served.run_id) == (head.version, head.run_id):
-            return not held
-        return self._table.flip(head)
+            flip = self._table.flip(head, allow_older=allow_older)
+        except RefusedError:
+            self._table.drop(head)  # overtaken: what was loaded will not be served
+            raise
+        if flip is Flip.GONE:
+            where, found = f"{head.table} version {head.version}", "its rows were lost while they were loaded"
+            raise UnavailableError(Problem("STORE_COUNT", where, found, f"{head.entities}; publish again"))
+        if flip is Flip.OLDER:
+            self._table.drop(head)
+        return Outcome.ARCHIVED if flip is Flip.OLDER else Outcome.LIVE
 
     def _load(self, head: Head, manifest: RunManifest) -> None:
         """Load a version, then read back its count and a sample of its rows."""
@@ -190,12 +230,14 @@ def _rolled_back(where: str, release: Release) -> RefusedError:
     )
 
 
-def head_of(manifest: RunManifest, entry: LogEntry) -> Head:
+def head_of(manifest: RunManifest, entry: LogEntry, *, version: int) -> Head:
     """The head that serves a run under that log entry. Equal arguments, equal bytes."""
     return Head(
         table=manifest.pipeline,
-        version=entry.release,
-        token=entry.sequence,
+        release=entry.release,
+        date=manifest.date.isoformat(),
+        version=version,
+        token=entry.token,
         buckets=manifest.buckets,
         entities=manifest.counts.scored,
         columns=columns_of(manifest),

@@ -121,14 +121,14 @@ def answers(head: Head, ids: Sequence[str], rows: Sequence[bytes | None]) -> lis
 
 def _answer(head: Head, entity: str, row: bytes | None) -> Answer:
     if row is None:
-        return Answer(id=entity, release=head.version, **_UNKNOWN)
+        return Answer(id=entity, release=head.release, **_UNKNOWN)
     values = decode_row(head.columns, row)
     status: Status = "exact" if values["status"] == SCORED else "carried"
     return Answer(
         id=entity,
         status=status,
         outputs={name: value for name, value in values.items() if name not in ROUTE_COLUMNS},
-        release=head.version,
+        release=head.release,
         model=str(values["model"]),
         variant=str(values["variant"]),
         scored_at=head.scored_at,

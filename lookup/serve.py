@@ -8,7 +8,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from granian import Granian
@@ -26,11 +26,25 @@ _ORPHAN_SECONDS = 1.0
 
 
 def serve(
-    redis_url: str, tables: Sequence[str], *, host: str = "127.0.0.1", port: int = 8321, workers: int = 1
+    redis_url: str,
+    tables: Sequence[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8321,
+    workers: int = 1,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serve the tables until SIGINT or SIGTERM. Call it in the main thread.
 
     The URL may hold a password: a worker gets it from this process's memory, not by argument or environment.
+
+    Args:
+        redis_url: Where the tables are.
+        tables: Their names.
+        host: Address to listen on.
+        port: Port to listen on.
+        workers: Processes.
+        announce: Called with the API's URL once nothing is known to stand in its way.
 
     Raises:
         DeclarationError: the port cannot be had, the URL is not one of a Redis, or there is no table.
@@ -50,7 +64,9 @@ def serve(
         log_level=LogLevels.warning,
         log_access=False,
     )
-    logger.info("serving %d tables at http://%s:%d", len(tables), host, port)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    logger.info("serving %d tables at %s", len(tables), url)
+    announce(url)
     with tempfile.TemporaryDirectory(prefix="almanac-metrics-") as folder:
         load = partial(_application, redis_url, tuple(tables), folder if workers > 1 else None, os.getpid())
         server.serve(target_loader=load, wrap_loader=False)  # type: ignore[arg-type]  # an object with __rsgi__ will do

@@ -120,17 +120,24 @@ class Store:
             )
         return known[number]
 
-    def commit(self, manifest: RunManifest) -> LogEntry:
+    def commit(self, manifest: RunManifest, *, anew: bool = False) -> LogEntry:
         """Commit a verified run: one release a run, however often it is called.
 
-        The entry's sequence is the fencing token of the publication. Where something else became live since the run
+        The entry's token fences the publication. Where something else became live since the run
         was committed, the commit is entered again, so that a deliberate retry is not fenced out by what it follows.
+
+        Args:
+            manifest: Of the run.
+            anew: Enter the commit again also where nothing followed it: the version that the first one named may have
+                been dropped. What is live is never entered again.
         """
 
         def draft(entries: Sequence[LogEntry], sequence: int) -> LogEntry | None:
             commits = [entry for entry in entries if entry.event is Event.COMMIT and entry.run_id == manifest.run_id]
             live = live_entry(entries)
-            if commits and (live is None or live.run_id == manifest.run_id or live.sequence < commits[-1].sequence):
+            is_live = live is not None and live.run_id == manifest.run_id
+            is_overtaken = live is not None and bool(commits) and live.token > commits[-1].token
+            if commits and (is_live or not (is_overtaken or anew)):
                 return None
             number = commits[0].release if commits else max((entry.release for entry in entries), default=0) + 1
             release = Release(
@@ -154,15 +161,15 @@ class Store:
 
         def draft(entries: Sequence[LogEntry], sequence: int) -> LogEntry | None:
             live = live_entry(entries)
-            if live and (live.release == commit.release or live.sequence > commit.sequence):
+            if live and (live.release == commit.release or live.token > commit.token):
                 return None  # recorded by an earlier attempt, or overtaken by a later publication
-            return entry_for(Event.LIVE, commit, sequence)
+            return entry_for(Event.LIVE, commit, sequence, token=commit.token)
 
         self.log.append(draft)
 
     def record_rollback(self, target: Release, reason: str) -> LogEntry:
-        """Name `target` the live release again. The entry's sequence is the rollback's fencing token."""
-        entry = self.log.append(lambda _, sequence: entry_for(Event.ROLLBACK, target, sequence, reason))
+        """Name `target` the live release again. The entry's token fences the rollback."""
+        entry = self.log.append(lambda _, sequence: entry_for(Event.ROLLBACK, target, sequence, reason=reason))
         assert entry is not None  # noqa: S101  # the draft above never declines
         return entry
 

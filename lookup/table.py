@@ -1,6 +1,7 @@
 """The Redis side of a release: versions loaded beside the live one, and one head to flip."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
 from itertools import groupby, islice
 from typing import Any, NamedTuple, cast
 
@@ -12,17 +13,21 @@ from schemas.keys import Head, bucket_key, bucket_of, head_key, read_head, versi
 
 _BUCKETS_PER_WRITE = 512
 
-# KEYS: 1 the head, 2 when each version left it. ARGV: 1 the new head, 2 its token, 3 its version.
-# Atomic: the token is compared, the head is set, and the time at which the old version left is noted.
+# KEYS: 1 the head, 2 when each version left it, 3 the versions. ARGV: 1 the new head, 2 its token, 3 its version, 4 its
+# date, or nothing where an older date may replace a newer one.
+# Atomic: token and date are compared, the version is seen to be there, the head is set, and the time at which the old
+# version left is noted.
 _FLIP = """
 local current = redis.call('GET', KEYS[1])
 if current == ARGV[1] then return {'same', ''} end
+if redis.call('HEXISTS', KEYS[3], ARGV[3]) == 0 then return {'gone', ''} end
 if current then
   local ok, head = pcall(cjson.decode, current)
   if not ok or type(head) ~= 'table' or type(head.token) ~= 'number' or type(head.version) ~= 'number' then
     return {'damaged', current}
   end
-  if head.token >= tonumber(ARGV[2]) then return {'fenced', tostring(head.token)} end
+  if head.token > tonumber(ARGV[2]) then return {'fenced', tostring(head.token)} end
+  if ARGV[4] ~= '' and tostring(head.date) > ARGV[4] then return {'older', tostring(head.date)} end
   if tostring(head.version) ~= ARGV[3] then
     redis.call('HSET', KEYS[2], tostring(head.version), redis.call('TIME')[1])
   end
@@ -31,6 +36,30 @@ redis.call('SET', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[3])
 return {'flipped', ''}
 """
+
+# KEYS: 1 the head, 2 the versions, 3 those that are being dropped, 4 when each version left the head. ARGV: 1 a version,
+# 2 its run.
+# Atomic: a version of that run that is not the head's is moved from the versions to those being dropped; from then on
+# no flip finds it, and its keys are never written again.
+_CLAIM = """
+local current = redis.call('GET', KEYS[1])
+if current and tostring(cjson.decode(current).version) == ARGV[1] then return 0 end
+local head = redis.call('HGET', KEYS[2], ARGV[1])
+if not head or cjson.decode(head).run_id ~= ARGV[2] then return 0 end
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[4], ARGV[1])
+redis.call('HSET', KEYS[3], ARGV[1], head)
+return 1
+"""
+
+
+class Flip(StrEnum):
+    """How a flip ended."""
+
+    FLIPPED = "flipped"
+    SAME = "same"
+    GONE = "gone"
+    OLDER = "older"
 
 
 class Row(NamedTuple):
@@ -45,6 +74,7 @@ class RedisTable:
         self.name = table
         self._client = client
         self._left_key = f"{versions_key(table)}:left"
+        self._dropping_key = f"{versions_key(table)}:dropping"
 
     def head(self) -> Head | None:
         """What readers follow now; None before the first publish, and where Redis lost its data."""
@@ -116,8 +146,16 @@ class RedisTable:
                 pipeline.hget(bucket_key(self.name, head.version, bucket_of(row.entity, head.buckets)), row.entity)
             return [row.entity for row, found in zip(sample, pipeline.execute(), strict=True) if found != row.value]
 
-    def flip(self, head: Head) -> bool:
-        """Make readers follow `head`; False where they do already.
+    def flip(self, head: Head, *, allow_older: bool = False) -> Flip:
+        """Make readers follow `head`.
+
+        Args:
+            head: Of a version that is loaded.
+            allow_older: Whether its date may be before that of the head it replaces.
+
+        Returns:
+            SAME where readers follow it already, GONE where the version was retired meanwhile, OLDER where a newer
+            date is served and stays.
 
         Raises:
             RefusedError: a publication or rollback with a larger token came first.
@@ -126,37 +164,36 @@ class RedisTable:
         script = self._client.register_script(_FLIP)
         with redis_errors(f"flipping {self.name} to version {head.version}"):
             outcome, detail = script(
-                keys=[head_key(self.name), self._left_key], args=[head.model_dump_json(), head.token, head.version]
+                keys=[head_key(self.name), self._left_key, versions_key(self.name)],
+                args=[head.model_dump_json(), head.token, head.version, "" if allow_older else head.date],
             )
         if outcome == b"fenced":
             raise self._fenced(head, int(detail))
         if outcome == b"damaged":
-            raise InputError(
-                Problem(
-                    "STORE_POINTER_FORMAT",
-                    head_key(self.name),
-                    f"not a head: {detail[:60]!r}",
-                    "the JSON that publish writes",
-                )
-            )
-        return bool(outcome == b"flipped")
+            found, expected = f"not a head: {detail[:60]!r}", "the JSON that publish writes"
+            raise InputError(Problem("STORE_POINTER_FORMAT", head_key(self.name), found, expected))
+        return Flip(outcome.decode())
+
+    def was_live(self, version: int) -> bool:
+        """Whether readers once followed that version, so that it was proven whole."""
+        with redis_errors(f"table '{self.name}'"):
+            return bool(self._client.hexists(self._left_key, str(version)))
 
     def versions(self) -> dict[int, Head]:
-        """Every version that has keys in Redis."""
-        with redis_errors(f"table '{self.name}'"):
-            found = self._client.hvals(versions_key(self.name))
-        heads = [read_head(cast("bytes", raw), self.name) for raw in found]
-        return {head.version: head for head in heads}
+        """Every version that has keys in Redis and is not being dropped."""
+        return self._heads(versions_key(self.name))
 
     def retire(self, *, keep: int, grace_seconds: int) -> list[int]:
         """Remove the versions that nobody can be reading, by the names of their buckets, and say which.
 
         Kept are the live one, the `keep - 1` that were live last, and any that left less than `grace_seconds` ago.
-        A version that never was live is removed once a later one is: its publisher is fenced out.
+        A version that never was live is removed once the head has a larger token: its publisher is fenced out.
         """
         live = self.head()
         if live is None:
             return []
+        for head in self._heads(self._dropping_key).values():
+            self._unlink(head)  # of a publisher that was killed while it dropped
         with redis_errors(f"retiring versions of {self.name}"):
             left = {int(version): int(at) for version, at in self._client.hgetall(self._left_key).items()}
             now = int(self._client.time()[0])
@@ -166,18 +203,32 @@ class RedisTable:
         )
         once_live = [version for version in others if version in left]
         old = {version for version in once_live[keep - 1 :] if now - left[version] >= grace_seconds}
-        abandoned = {version for version in others if version not in left and version < live.version}
-        for version in sorted(old | abandoned):
-            self.drop(versions[version])
-        return sorted(old | abandoned)
+        abandoned = {
+            version for version in others if version not in left and versions[version].token < live.token
+        }
+        return [version for version in sorted(old | abandoned) if self.drop(versions[version])]
 
-    def drop(self, head: Head) -> None:
-        """Remove a version's rows, then its entry."""
+    def drop(self, head: Head) -> bool:
+        """Remove a version's rows; False, and nothing is removed, where readers follow it or it is gone."""
+        claim = self._client.register_script(_CLAIM)
+        with redis_errors(f"dropping {self.name} version {head.version}"):
+            keys = [head_key(self.name), versions_key(self.name), self._dropping_key, self._left_key]
+            claimed = bool(claim(keys=keys, args=[head.version, head.run_id]))
+        if claimed:
+            self._unlink(head)
+        return claimed
+
+    def _unlink(self, head: Head) -> None:
         with redis_errors(f"dropping {self.name} version {head.version}"):
             for keys in _chunks(self._bucket_keys(head)):
                 self._client.unlink(*keys)
-            self._client.hdel(versions_key(self.name), str(head.version))
-            self._client.hdel(self._left_key, str(head.version))
+            self._client.hdel(self._dropping_key, str(head.version))
+
+    def _heads(self, key: str) -> dict[int, Head]:
+        with redis_errors(f"table '{self.name}'"):
+            found = self._client.hvals(key)
+        heads = [read_head(cast("bytes", raw), self.name) for raw in found]
+        return {head.version: head for head in heads}
 
     def _refuse_overtaken(self, head: Head) -> None:
         served = self.head()

@@ -58,8 +58,9 @@ def load_pipeline(settings: Settings, name: str) -> DeclaredPipeline:
     if name not in folders:
         near = difflib.get_close_matches(name, folders, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        known = ", ".join(folders) or f"none: declare one in {settings.pipelines}/<name>/{PIPELINE_FILE}"
-        raise DeclarationError(Problem("CFG_NOT_FOUND", f"pipeline '{name}'", f"not declared{hint}", f"one of {known}"))
+        place = f"{settings.pipelines}/<name>/{PIPELINE_FILE}"
+        expected = f"one of {', '.join(folders)}" if folders else f"a pipeline in {place}; there is none"
+        raise DeclarationError(Problem("CFG_NOT_FOUND", f"pipeline '{name}'", f"not declared{hint}", expected))
     return read_folder(folders[name])
 
 

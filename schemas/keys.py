@@ -92,8 +92,10 @@ class Head(BaseModel):
 
     Attributes:
         format: Of these bytes; a reader refuses a newer one.
-        version: Part of the bucket keys; the release number.
-        token: Fencing token of the publisher that set this head; only a larger one replaces it.
+        release: The release that is served.
+        date: Its logical date, YYYY-MM-DD.
+        version: Part of the bucket keys. One release may have several in turn: keys that were dropped are not reused.
+        token: Fencing token of the publisher that set this head; a smaller one cannot replace it.
         buckets: Modulus of the entity id's CRC-32.
         entities: Rows in the version.
         columns: The order of a row's array; the first ones are outputs.
@@ -104,6 +106,8 @@ class Head(BaseModel):
 
     format: int = FORMAT
     table: str
+    release: Annotated[int, Field(ge=1)]
+    date: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
     version: Annotated[int, Field(ge=1)]
     token: Annotated[int, Field(ge=1)]
     layout: Literal["bucket"] = "bucket"

@@ -16,12 +16,18 @@ class Event(StrEnum):
 
 
 class LogEntry(BaseModel):
-    """One file of the append-only log. Its sequence number is a fencing token: later is larger."""
+    """One file of the append-only log.
+
+    Attributes:
+        token: Fencing token of the publication or rollback it belongs to: the sequence of the entry that began it.
+            A LIVE entry has its commit's, so that entries compare as their heads in Redis do.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
     sequence: Annotated[int, Field(ge=1)]
+    token: Annotated[int, Field(ge=1)]
     event: Event
     release: Annotated[int, Field(ge=1)]
     run_id: str

@@ -37,6 +37,11 @@ _UNSTEADY = frozenset(
         "input_file_block_length",
         "java_method",
         "reflect",
+        "first",
+        "last",
+        "any_value",
+        "user",
+        "session_user",
         "try_reflect",
         "version",
     ]
@@ -75,6 +80,7 @@ def _query_problems(declared: DeclaredPipeline) -> Iterator[Problem]:
     yield from _table_problems(query, declared, where)
     yield from _column_problems(query, declared, where)
     yield from _unsteady_problems(query, where)
+    yield from _some_rows_problems(query, where)
     markers = query.find_all(exp.Placeholder, exp.Parameter)
     texts = {marker.sql("spark") for marker in markers if not isinstance(marker.parent, exp.Placeholder)}
     for text in sorted(texts - {f":{name}" for name in PARAMETERS}):
@@ -132,6 +138,12 @@ def _unsteady_problems(node: exp.Expr, where: str) -> Iterator[Problem]:
             yield Problem(
                 "SQL_UNSTEADY", where, f"{name}()", "only functions of the row and :ds: equal inputs, equal predictions"
             )
+
+
+def _some_rows_problems(query: exp.Query, where: str) -> Iterator[Problem]:
+    for node in query.find_all(exp.TableSample, exp.Limit, exp.Offset):
+        found = f"{node.key.upper()}{_line(node)}"
+        yield Problem("SQL_UNSTEADY", where, found, "every row: which ones it keeps may differ from run to run")
 
 
 def _columns(query: exp.Query) -> Iterator[exp.Expr]:

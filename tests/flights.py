@@ -72,10 +72,10 @@ FLIGHTS = pa.schema(
     ]
 )  # fmt: skip
 WEATHER = pa.schema(
-    [("origin", pa.string()), ("hour", pa.int64())]
+    [("origin", pa.string()), ("hour", pa.int64()), ("wind_dir", pa.int64())]
     + [
         (name, pa.float64())
-        for name in ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
+        for name in ("temp", "dewp", "humid", "wind_speed", "wind_gust", "precip", "pressure", "visib")
     ]
 )
 PLANES = pa.schema(

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from jobs.cli import app
 from lookup.connect import connect
 from lookup.reader import Reader
-from lookup.table import RedisTable, Row
+from lookup.table import Flip, RedisTable, Row
 from schemas.errors import DeclarationError
 from schemas.expectations import Suites
 from schemas.keys import ColumnSpec, Head, encode_rows, head_key
@@ -179,6 +179,8 @@ _COLUMNS = (
 def published(client: redis.Redis, table: str) -> Head:
     head = Head(
         table=table,
+        release=1,
+        date="2013-07-01",
         version=1,
         token=1,
         buckets=1,
@@ -229,7 +231,7 @@ def test_the_documented_rights_are_enough_to_publish_and_to_read_and_for_no_more
             head = published(client, "flights")
             later = head.model_copy(update={"version": 2, "token": 2})
             table.load(later, [])
-            assert (table.count(head), table.flip(later)) == (1, True)
+            assert (table.count(head), table.flip(later)) == (1, Flip.FLIPPED)
             assert table.retire(keep=1, grace_seconds=0) == [1]
             assert Reader(reading, "flights").lookup(["x"])[1][0].status == "unknown"
             with pytest.raises(DeclarationError, match="STORE_ACL"):

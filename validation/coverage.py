@@ -8,6 +8,7 @@ from schemas.report import CheckResult, Verdict
 from schemas.run import ENTITY_ID, Counts, Parity
 from validation.profile import NumericProfile, Profile
 
+_KEYLESS = f"coalesce({ENTITY_ID}, '') = ''"
 _FLAGS = ("listed", "scored", "aside")
 
 
@@ -15,7 +16,7 @@ def check_coverage(listed: DataFrame, scored: DataFrame, aside: DataFrame | None
     """Compare the entity list with what was scored and what was set aside, key by key, in one shuffle.
 
     Args:
-        listed: ENTITY_ID of each row of the entity source; nulls are nobody's key and are counted elsewhere.
+        listed: ENTITY_ID of each row of the entity source, null where a key column is.
         scored: ENTITY_ID of each prediction.
         aside: ENTITY_ID of each quarantined row; None where there is none.
     """
@@ -25,7 +26,7 @@ def check_coverage(listed: DataFrame, scored: DataFrame, aside: DataFrame | None
     every = frames[0]
     for frame in frames[1:]:
         every = every.unionByName(frame)
-    keys = every.where(f"{ENTITY_ID} <> ''").groupBy(ENTITY_ID).agg(*(F.sum(flag).alias(flag) for flag in _FLAGS))
+    keys = every.where(f"NOT ({_KEYLESS})").groupBy(ENTITY_ID).agg(*(F.sum(flag).alias(flag) for flag in _FLAGS))
     row = keys.agg(
         F.count_if(F.col("listed") > 0).alias("listed"),
         F.count_if((F.col("listed") > 0) & (F.col("scored") + F.col("aside") == 0)).alias("lost"),
@@ -36,6 +37,10 @@ def check_coverage(listed: DataFrame, scored: DataFrame, aside: DataFrame | None
     if row is None:
         raise ValueError("Spark returned no row of an aggregate")
     wrong = {name: row[name] for name in ("lost", "invented", "doubled", "both") if row[name]}
+    # Rows without a key cannot be told apart: where there are some, some must have been set aside.
+    keyless = listed.where(_KEYLESS).count()
+    if keyless and (aside is None or aside.where(_KEYLESS).isEmpty()):
+        wrong["without a key lost"] = keyless
     observed = ", ".join(f"{count} {name}" for name, count in wrong.items()) or f"all {row['listed']} accounted for"
     verdict = Verdict.FAIL if wrong or row["listed"] == 0 else Verdict.PASS
     expected = "each entity of the list scored once or quarantined, and no other"

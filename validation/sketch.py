@@ -59,11 +59,6 @@ def sketch_of(values: Floats) -> Sketch:
     return Sketch(bins=tuple(bins.tolist()), counts=tuple(counts.tolist()))
 
 
-def update(sketch: Sketch, values: Floats) -> Sketch:
-    """The sketch with these numbers counted too."""
-    return merge(sketch, sketch_of(values))
-
-
 def merge(a: Sketch, b: Sketch) -> Sketch:
     """The sketch of all that either has counted: equal to one sketch of both, in whatever order."""
     bins, places = np.unique(np.array([*a.bins, *b.bins], np.int64), return_inverse=True)

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,7 @@ print(json.dumps({
     "heavy": sorted(heavy & (set(sys.modules) - before)),
     "ids": sorted(bag.dags),
     "doc": dag.doc_md,
+    "environment": [task.env_vars for task in dag.tasks if hasattr(task, "env_vars")],
     "dag": {
         "schedule": dag.schedule, "owner": dag.owner, "tags": sorted(dag.tags), "max_active_runs": dag.max_active_runs,
         "catchup": dag.catchup, "start_date": str(dag.start_date), "params": list(dag.params), "tasks": tasks,
@@ -96,8 +99,20 @@ def test_a_broken_declaration_is_a_failing_dag_and_no_harm_to_the_others(
     assert "models.champion.bundel: unknown key; did you mean 'bundle'?" in str(found["doc"])
 
 
+def release_events(airflow: dict[str, str]) -> list[dict[str, object]]:
+    """What the runs told downstream DAGs, from Airflow's own database."""
+    with closing(sqlite3.connect(Path(airflow["AIRFLOW_HOME"]) / "airflow.db")) as database:
+        return [json.loads(extra) for (extra,) in database.execute("SELECT extra FROM asset_event ORDER BY id")]
+
+
+def test_the_password_of_redis_is_in_no_task(airflow: dict[str, str]) -> None:
+    found = shape(airflow | {"ALMANAC_REDIS_URL": "redis://almanac:s3cret@127.0.0.1/0"}, DAGS)
+    assert "s3cret" not in str(found)
+    assert "ALMANAC_STORE" in str(found["environment"])
+
+
 @pytest.mark.spark
-def test_a_dag_run_publishes_and_a_blocked_one_leaves_the_live_release_alone(
+def test_a_dag_run_publishes_an_older_one_is_kept_and_a_blocked_one_leaves_the_live_release_alone(
     airflow: dict[str, str], trained_workspace: Path, tmp_path: Path, redis_url: str
 ) -> None:
     team = tmp_path / "team"
@@ -122,6 +137,16 @@ def test_a_dag_run_publishes_and_a_blocked_one_leaves_the_live_release_alone(
         head = RedisTable(client, "flight_delay").head()
         assert head is not None
         assert head.run_id == live.run_id
+
+        (told,) = release_events(airflow)
+        assert (told["run_id"], told["release"], told["entities"]) == (live.run_id, 1, 420)
+        assert (told["verdict"], told["date"]) == ("PASS", "2013-01-05")
+
+        older = run_dag("2013-01-04")
+        assert older.code == 0, older.out + older.err
+        assert len(store.releases()) == 2
+        assert store.live() == live
+        assert release_events(airflow) == [told]
 
         rewrite(team / "dags/flight_delay/features.sql", ("  s.distance,", "  s.distance * 1609 AS distance,"))
         blocked = run_dag("2013-01-06")

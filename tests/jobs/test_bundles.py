@@ -21,7 +21,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.bundles import check_promises, feature_matrix, find_bundle, open_bundle, proven_bundle, write_bundle
+from jobs.bundles import (
+    check_promises,
+    feature_matrix,
+    find_bundle,
+    make_latest,
+    open_bundle,
+    proven_bundle,
+    write_bundle,
+)
 from schemas.bundle import EXPECTED_COLUMN, LABEL_COLUMN, BundleManifest, Feature, Output, TrainingRecord
 from schemas.content import sha256_file
 from schemas.errors import InputError, Problem
@@ -118,7 +126,7 @@ def the_problem(act: Callable[[], object]) -> Problem:
 def test_a_bundle_opens_proves_itself_and_keeps_its_promises(bundle: Path) -> None:
     opened = open_bundle(bundle)
     proven, difference = proven_bundle(bundle, opened.digest)
-    check_promises(opened)
+    check_promises(opened, {"auc": 0.5})
     assert difference == 0.0
     assert (proven.id, proven.digest[:12]) == (bundle.name, bundle.name[-12:])
 
@@ -270,13 +278,15 @@ def test_a_link_is_not_followed(file: str, bundle: Path, tmp_path: Path) -> None
 )
 def test_what_is_no_manifest_is_refused(raw: bytes, found: str, bundle: Path) -> None:
     (bundle / "manifest.json").write_bytes(raw)
-    problem = the_problem(lambda: open_bundle(bundle))
+    assert the_problem(lambda: open_bundle(bundle)).code == "BUNDLE_CHECKSUM"
+    forged = bundle.rename(bundle.parent / f"forged-{sha256_file(bundle / 'manifest.json')[:12]}")
+    problem = the_problem(lambda: open_bundle(forged))
     assert problem.code == "BUNDLE_MANIFEST"
     assert found in problem.found
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
-    assert the_problem(lambda: open_bundle(tmp_path)).code == "BUNDLE_MANIFEST"
+    assert the_problem(lambda: open_bundle(tmp_path)).found == "manifest.json is no plain file there"
 
 
 # Forgery: every digest is right
@@ -358,7 +368,7 @@ def test_a_holdout_that_is_no_parquet_file_is_refused(bundle: Path) -> None:
 
 def test_a_metric_better_than_what_is_measured_is_refused(bundle: Path) -> None:
     forged = resealed(bundle, lambda m: m["metrics"].update(auc=0.9999))
-    problem = the_problem(lambda: check_promises(open_bundle(forged)))
+    problem = the_problem(lambda: check_promises(open_bundle(forged), {}))
     assert problem.code == "BUNDLE_METRIC"
     assert problem.where.endswith(": auc")
     assert problem.expected == "0.9999, as its manifest says"
@@ -366,7 +376,12 @@ def test_a_metric_better_than_what_is_measured_is_refused(bundle: Path) -> None:
 
 def test_a_floor_above_what_is_measured_is_refused(bundle: Path) -> None:
     forged = resealed(bundle, lambda m: m["floors"].update(auc=0.99999))
-    problem = the_problem(lambda: check_promises(open_bundle(forged)))
+    problem = the_problem(lambda: check_promises(open_bundle(forged), {}))
+    assert (problem.code, problem.expected) == ("BUNDLE_METRIC", "at least 0.99999")
+
+
+def test_a_floor_declared_since_is_held_too(bundle: Path) -> None:
+    problem = the_problem(lambda: check_promises(open_bundle(bundle), {"auc": 0.99999}))
     assert (problem.code, problem.expected) == ("BUNDLE_METRIC", "at least 0.99999")
 
 
@@ -390,6 +405,7 @@ def test_another_content_has_another_id_and_is_the_latest(trained: Any, tmp_path
     first = write_bundle(tmp_path, "a", booster, holdout, manifest(metrics))
     second = write_bundle(tmp_path, "a", booster, holdout, manifest(metrics, floors={"auc": 0.5}))
     assert first != second
+    make_latest(second)
     assert find_bundle(tmp_path, "latest", where="w") == second
     assert find_bundle(tmp_path, first.name, where="w") == first
     assert sorted(os.listdir(tmp_path)) == sorted([first.name, second.name, "latest.txt"])  # noqa: PTH208

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,8 +46,8 @@ def team(tmp_path: Path) -> Path:
 @pytest.fixture
 def almanac(team: Path) -> Almanac:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("ALMANAC_")}
-    # A wide terminal without colours, so that the words can be looked for.
-    environ |= {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+    # A narrow screen: what goes to a pipe is not broken at its edge.
+    environ |= {"PYTHONPATH": str(ROOT), "COLUMNS": "40", "NO_COLOR": "1", "TERM": "dumb"}
 
     def almanac(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "jobs", *arguments]
@@ -155,6 +156,33 @@ def test_an_id_that_no_entity_can_have_is_refused(almanac: Almanac, team: Path) 
     assert shown.returncode == 2
     assert len(shown.stderr.splitlines()) == 2
     assert not (team / ".almanac").exists()
+
+
+def test_a_store_that_is_a_file_is_said_to_be(almanac: Almanac, team: Path) -> None:
+    (team / ".almanac").write_text("a file")
+    for command in (("releases", "flight_delay"), ("run", "flight_delay", "--date", "2013-07-01"), ("down",)):
+        shown = almanac(*command)
+        assert (shown.returncode, shown.stdout) == (2, "")
+        assert f"{team}/.almanac: is a file, not a folder; expected a folder to write in" in shown.stderr
+
+
+def test_serve_announces_itself_only_where_the_port_is_free(almanac: Almanac) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        shown = almanac("serve", "--port", str(taken.getsockname()[1]))
+    almanac("down")
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert "CFG_PORT" in shown.stderr
+
+
+def test_new_tells_what_it_decided_and_the_next_commands_one_a_line(almanac: Almanac, team: Path) -> None:
+    rows = [f"c{n},{n % 7},{n * 7 % 40 < 20}" for n in range(40)]
+    (team / "customers.csv").write_text("\n".join(["id,tenure,left", *rows]))
+    command = ("new", "churn", "--from", "customers.csv", "--key", "id", "--target", "left")
+    lines = [line.strip() for line in almanac(*command).stdout.splitlines()]
+    assert "split      at random, 20% held out: no column of dates" in lines
+    assert lines[-4:-1] == ["next:", "almanac validate churn", "almanac train churn"]
+    decided = json.loads(almanac(*command, "--force", "--json").stdout)["decisions"]
+    assert (decided["positive_class"], decided["numeric_features"]) == ("true", 1)
 
 
 def test_a_schema_is_printed_and_an_unknown_one_refused(almanac: Almanac) -> None:

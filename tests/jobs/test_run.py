@@ -2,7 +2,9 @@
 
 import datetime as dt
 import io
+import os
 import shutil
+import time
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -275,7 +277,7 @@ def test_an_older_date_is_kept_but_not_served(settings: Settings) -> None:
     [
         (lambda bundle: (bundle / "model.txt").write_text("tree"), "BUNDLE_CHECKSUM"),
         (lambda bundle: (bundle / "extra.pkl").write_bytes(b"\x80"), "BUNDLE_FILES"),
-        (lambda bundle: (bundle / "manifest.json").unlink(), "BUNDLE_MANIFEST"),
+        (lambda bundle: (bundle / "manifest.json").unlink(), "BUNDLE_FILES"),
         (lambda bundle: shutil.rmtree(bundle), "BUNDLE_NOT_FOUND"),
     ],
 )
@@ -319,3 +321,39 @@ def test_a_session_is_asked_for_only_when_there_is_work(settings: Settings) -> N
 
     manifest = score(plan, no_spark)
     assert verify(plan, manifest, no_spark).verdict is Verdict.PASS
+
+
+def test_a_floor_raised_since_training_stops_the_run(settings: Settings) -> None:
+    rewrite(settings.pipelines / PIPELINE / "pipeline.yaml", ("floors: {auc: 0.55}", "floors: {auc: 0.9999}"))
+    with pytest.raises(InputError, match=r"auc: 0\.\d+; expected at least 0\.9999"):
+        almanac(settings)
+
+
+def test_a_source_row_without_a_key_must_be_set_aside(settings: Settings) -> None:
+    carriers = column(flights_file(settings), "carrier")
+    change_rows(flights_file(settings), {"carrier": [None, *carriers[1:]]})
+    poison(settings, ("WHERE date >= :ds", "WHERE date >= :ds AND carrier IS NOT NULL"))
+    with pytest.raises(BlockedError, match="1 without a key lost"):
+        almanac(settings)
+
+
+def test_a_slice_declared_since_the_live_release_is_a_warning(settings: Settings) -> None:
+    almanac(settings)
+    rewrite(settings.pipelines / PIPELINE / "pipeline.yaml", ("columns: [origin, carrier]", "columns: [origin, dest]"))
+    report = almanac(settings, NEXT).report
+    (new,) = [check for check in report.checks if check.name == "slices by dest"]
+    assert (new.verdict, new.observed) == (
+        Verdict.WARN,
+        "declared since the live release: nothing to compare with",
+    )
+
+
+def test_what_a_killed_attempt_left_is_removed_once_it_is_old(settings: Settings) -> None:
+    runs = settings.store / PIPELINE / "runs"
+    young, old = runs / ".staging-young", runs / ".damaged-old"
+    for path in (young, old):
+        path.mkdir(parents=True)
+    yesterday = time.time() - 90_000
+    os.utime(old, (yesterday, yesterday))
+    almanac(settings)
+    assert (young.exists(), old.exists()) == (True, False)

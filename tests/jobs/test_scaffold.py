@@ -2,6 +2,7 @@
 
 import csv
 import datetime as dt
+import itertools
 import math
 import re
 import tempfile
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from sqlglot import exp
 
 from jobs.scaffold import scaffold
+from jobs.scaffold_decisions import decisions, told
 from schemas.declared import DeclaredPipeline, read_folder
 from schemas.errors import AlmanacError, DeclarationError, InputError
 from schemas.pipeline import COLUMN_PATTERN
@@ -25,6 +27,12 @@ from schemas.settings import Settings
 
 TODAY = dt.date(2026, 11, 21)
 ROWS = 40
+
+
+def is_churned(row: int) -> bool:
+    """20 of 40, in no order that another column has."""
+    return row * 7 % 40 < 20
+
 
 Write = Callable[..., Path]
 
@@ -47,7 +55,7 @@ def customers(**more: Sequence[object]) -> dict[str, Sequence[object]]:
     return {
         "customer_id": [f"C{n:03}" for n in range(ROWS)],
         "tenure": [n % 7 for n in range(ROWS)],
-        "churned": ["Yes" if n % 3 == 0 else "No" for n in range(ROWS)],
+        "churned": ["Yes" if is_churned(n) else "No" for n in range(ROWS)],
         **more,
     }
 
@@ -55,7 +63,7 @@ def customers(**more: Sequence[object]) -> dict[str, Sequence[object]]:
 def declared(place: Settings, columns: dict[str, Sequence[object]], **flags: Any) -> DeclaredPipeline:
     table = write_csv(place.root / "data" / "customers.csv", columns)
     flags = {"key": ["customer_id"], "target": "churned", **flags}
-    return read_folder(scaffold(place, "churn", table=table, today=TODAY, **flags))
+    return read_folder(scaffold(place, "churn", table=table, today=TODAY, **flags).folder)
 
 
 def selected(pipeline: DeclaredPipeline) -> dict[str, str]:
@@ -73,7 +81,7 @@ def expectations_of(pipeline: DeclaredPipeline, column: str) -> dict[str, dict[s
 def test_a_folder_of_three_files_is_written(place: Settings) -> None:
     table = write_csv(place.root / "data" / "customers.csv", customers())
 
-    folder = scaffold(place, "churn", table=table, key=["customer_id"], target="churned", today=TODAY)
+    folder = scaffold(place, "churn", table=table, key=["customer_id"], target="churned", today=TODAY).folder
 
     assert folder == place.pipelines / "churn"
     assert sorted(path.name for path in folder.iterdir()) == ["expectations.yaml", "features.sql", "pipeline.yaml"]
@@ -92,7 +100,7 @@ def test_the_declaration_says_what_the_flags_and_the_file_say(place: Settings) -
 def test_a_file_outside_is_named_by_its_whole_path(place: Settings, tmp_path_factory: pytest.TempPathFactory) -> None:
     table = write_csv(tmp_path_factory.mktemp("else where") / "2024 Kunden.csv", customers(), delimiter=";")
 
-    pipeline = read_folder(scaffold(place, "churn", table=table, key=["customer_id"], target="churned")).pipeline
+    pipeline = read_folder(scaffold(place, "churn", table=table, key=["customer_id"], target="churned").folder).pipeline
 
     assert pipeline.sources["c_2024_kunden"].path == str(table)
     assert pipeline.sources["c_2024_kunden"].delimiter == ";"
@@ -122,6 +130,55 @@ def test_values_that_spark_would_read_as_not_finite_become_null(place: Settings)
     assert selected(pipeline)["fee"] == f"CASE WHEN ABS({fee}) < CAST('Infinity' AS DOUBLE) THEN {fee} END"
 
 
+def test_numbers_with_decimal_commas_are_numbers(place: Settings) -> None:
+    pipeline = declared(place, customers(fee=["12,5", " 7", "0,125", "N/A"] * 10))
+
+    assert selected(pipeline)["fee"] == "TRY_CAST(REPLACE(TRIM(`fee`), ',', '.') AS DOUBLE)"
+    assert "'fee': a number in 30 of 40 rows, written with decimal commas;" in pipeline.features_sql
+    assert expectations_of(pipeline, "fee")["expect_column_values_to_be_between"]["max_value"] == 18.7
+
+
+def test_a_target_with_decimal_commas_is_read_the_same_way(place: Settings) -> None:
+    columns = customers(t=["0,5" if is_churned(n) else "1,5" for n in range(ROWS)])
+
+    label = declared(place, columns, target="t").pipeline.training.label
+
+    assert label.startswith("CASE WHEN try_cast(replace(trim(`t`), ',', '.') AS DOUBLE) IN (")
+
+
+@pytest.mark.parametrize(("target", "floors"), [("churned", {"auc": 0.5}), ("spend", {"r2": 0.0})])
+def test_a_model_worse_than_guessing_is_below_its_floor(place: Settings, target: str, floors: dict[str, float]) -> None:
+    pipeline = declared(place, customers(spend=[n * n for n in range(ROWS)]), target=target).pipeline
+
+    assert pipeline.training.floors == floors
+
+
+def test_what_was_decided_is_told_with_its_why(place: Settings) -> None:
+    reason = ["price" if is_churned(n) else "" for n in range(ROWS)]
+    table = write_csv(place.root / "t.csv", customers(reason=reason, plan=list("abcd") * 10, same=["x"] * ROWS))
+
+    plan = scaffold(place, "churn", table=table, key=["customer_id"], target="churned").plan
+
+    decided = decisions(plan)
+    assert (decided["positive_class"], decided["split"], decided["split_why"]) == (
+        "yes",
+        "random",
+        "no column of dates",
+    )
+    assert (decided["numeric_features"], decided["categorical_features"]) == (1, 1)
+    assert decided["left_out"] == {"customer_id": "it names the entity", "same": "the same in every row: 'x'"}
+    assert decided["forbidden"] == {"churned": "the target", "reason": "it is filled for one class only, and always"}
+    assert list(told(plan)) == [
+        ("target", "'churned', binary: two values: 'yes' (20 rows) counts as 1 by its name, 'no' (20 rows) as 0"),
+        ("split", "at random, 20% held out: no column of dates"),
+        ("features", "1 numeric, 1 categorical"),
+        ("left out", "'customer_id': it names the entity"),
+        ("left out", "'same': the same in every row: 'x'"),
+        ("forbidden", "'churned': the target"),
+        ("forbidden", "'reason': it is filled for one class only, and always"),
+    ]
+
+
 def test_what_is_left_out_is_named_with_its_reason(place: Settings) -> None:
     columns = customers(note=[f"note {n}" for n in range(ROWS)], empty=[""] * ROWS, same=["x"] * ROWS)
 
@@ -134,7 +191,7 @@ def test_what_is_left_out_is_named_with_its_reason(place: Settings) -> None:
 
 
 def test_a_column_that_gives_the_target_away_is_forbidden(place: Settings) -> None:
-    reason = ["price" if n % 3 == 0 else "" for n in range(ROWS)]
+    reason = ["price" if is_churned(n) else "" for n in range(ROWS)]
 
     pipeline = declared(place, customers(reason=reason))
 
@@ -147,7 +204,9 @@ def test_odd_column_names_work(place: Settings) -> None:
     columns = {"customer_id": customers()["customer_id"], "tenure": [1, 2] * 20}
     columns |= {name: [n % (3 + i) for n in range(ROWS)] for i, name in enumerate(odd)}
 
-    pipeline = declared(place, {**columns, "Churn %?": ["Y", "N", "N", "Y", "N"] * 8}, target="Churn %?")
+    pipeline = declared(
+        place, {**columns, "Churn %?": ["Y" if is_churned(n) else "N" for n in range(ROWS)]}, target="Churn %?"
+    )
 
     names = pipeline.pipeline.features.columns
     assert names[:7] == ["tenure", "Monthly_fee", "c_2nd", "c_100", "a_b", "select", "column"]
@@ -167,7 +226,7 @@ def test_odd_column_names_work(place: Settings) -> None:
     ],
 )
 def test_a_label_names_both_classes(place: Settings, values: list[str], value: str, one: str, zero: str) -> None:
-    columns = customers(t=[values[0 if n % 5 else 1] for n in range(ROWS)])
+    columns = customers(t=[values[0 if is_churned(n) else 1] for n in range(ROWS)])
 
     training = declared(place, columns, target="t").pipeline.training
 
@@ -212,7 +271,7 @@ def test_of_several_columns_of_dates_the_flag_chooses(place: Settings) -> None:
 
 def test_dates_that_keep_the_outcomes_apart_do_not_split(place: Settings) -> None:
     columns = customers(day=[f"20{10 + n}-01-01" for n in range(ROWS)])
-    columns["churned"] = ["Yes"] * 35 + ["No"] * 5
+    columns["churned"] = ["Yes"] * 20 + ["No"] * 20
 
     assert declared(place, columns).pipeline.training.split.holdout_share == 0.2
 
@@ -230,7 +289,7 @@ def test_expectations_follow_the_data(place: Settings) -> None:
     }
     assert pipeline.suites.inputs[0].kwargs == {"min_value": 20}
     mean = expectations_of(pipeline, "score")["expect_column_mean_to_be_between"]
-    assert mean["min_value"] < 14 / 40 < mean["max_value"]
+    assert mean["min_value"] < 20 / 40 < mean["max_value"]
 
 
 def test_a_column_like_yaml_or_with_many_values_is_expected_by_name_only(place: Settings) -> None:
@@ -283,7 +342,7 @@ def test_a_longer_table_is_read_in_part_and_says_so(place: Settings) -> None:
     place.root.mkdir(exist_ok=True)
     pq.write_table(table, place.root / "t.parquet")
 
-    folder = scaffold(place, "big", table=place.root / "t.parquet", key=["id"], target="y", today=TODAY)
+    folder = scaffold(place, "big", table=place.root / "t.parquet", key=["id"], target="y", today=TODAY).folder
 
     assert read_folder(folder).pipeline.training.params["num_leaves"] == 63
     for file in folder.iterdir():
@@ -291,7 +350,7 @@ def test_a_longer_table_is_read_in_part_and_says_so(place: Settings) -> None:
 
 
 def test_parquet_keeps_its_types(place: Settings) -> None:
-    rows = range(ROWS)
+    rows = range(ROWS + 1)
     table = pa.table(
         {
             "id": pa.array(rows, pa.int64()),
@@ -301,13 +360,13 @@ def test_parquet_keeps_its_types(place: Settings) -> None:
             "day": pa.array([dt.date(2024, 1, 1 + n % 28) for n in rows]),
             "kind": pa.array([f"k{n % 4}" for n in rows]).dictionary_encode(),
             "tags": pa.array([[n] for n in rows]),
-            "left": pa.array([n % 3 == 0 if n else None for n in rows]),
+            "left": pa.array([n % 2 == 0 if n < 40 else None for n in rows]),
         }
     )
     place.root.mkdir(exist_ok=True)
     pq.write_table(table, place.root / "t.parquet")
 
-    folder = scaffold(place, "churn", table=place.root / "t.parquet", key=["id"], target="left", today=TODAY)
+    folder = scaffold(place, "churn", table=place.root / "t.parquet", key=["id"], target="left", today=TODAY).folder
 
     pipeline = read_folder(folder)
     amount = "CAST(`amount` AS DOUBLE)"
@@ -348,6 +407,13 @@ BAD: list[tuple[str, dict[str, Sequence[object]], dict[str, Any], str]] = [
     ("SCAFFOLD_TARGET", {"t": ["x"] * ROWS}, {"target": "t"}, "one value only: 'x'"),
     ("SCAFFOLD_TARGET", {"t": [""] * ROWS}, {"target": "t"}, "no row has a value"),
     ("SCAFFOLD_TARGET_CLASSES", {"t": list("abcd") * 10}, {"target": "t"}, "4 classes: 'a', 'b', 'c', 'd'"),
+    (
+        "SCAFFOLD_TOO_SMALL",
+        {"t": ["yes"] * 19 + ["no"] * 21},
+        {"target": "t"},
+        "target 't': only 19 rows have the rarer class, 'yes': too few .*; expected at least 20; give a longer table",
+    ),
+    ("SCAFFOLD_TOO_SMALL", {"t": [*range(19), *[""] * 21]}, {"target": "t"}, "only 19 rows have a number: too few"),
     ("SCAFFOLD_NO_FEATURE", {"tenure": [""] * ROWS}, {}, "'tenure': no row has a value"),
     ("SCAFFOLD_DATE", {}, {"date": "tenure"}, "no column of dates"),
     ("SCAFFOLD_DATE", {"d": ["2024-01-01"] * ROWS}, {"date": "d"}, "no day has 5 % to 50 %"),
@@ -415,28 +481,23 @@ CELLS = st.one_of(
 @st.composite
 def tables(draw: st.DrawFn) -> dict[str, list[str]]:
     names = draw(st.lists(NAMES, min_size=1, max_size=6, unique_by=lambda name: name.lower()))
-    rows = draw(st.integers(2, 30))
-    columns = {name: draw(_column(rows)) for name in names if name.lower() not in ("key", "target")}
-    outcome = st.lists(
-        draw(st.sampled_from([st.sampled_from(["yes", "No "]), st.sampled_from(["a'", "\\b"]), CELLS])),
-        min_size=rows,
-        max_size=rows,
-    )
-    return {"key": [f"k{n}" for n in range(rows)], **columns, "target": draw(outcome)}
+    columns = {name: draw(_column()) for name in names if name.lower() not in ("key", "target")}
+    pair = draw(st.sampled_from([("yes", "No "), ("a'", "\\b"), ("0,5", "1")]))
+    classes = st.just([pair[0 if is_churned(n) else 1] for n in range(ROWS)])
+    return {"key": [f"k{n}" for n in range(ROWS)], **columns, "target": draw(classes | _column())}
 
 
-def _column(rows: int) -> st.SearchStrategy[list[str]]:
-    few = st.lists(CELLS, min_size=1, max_size=3).flatmap(
-        lambda cells: st.lists(st.sampled_from(cells), min_size=rows, max_size=rows)
-    )
-    numbers = st.lists(st.floats(allow_nan=False, allow_infinity=False).map(str), min_size=rows, max_size=rows)
-    days = st.lists(st.dates().map(str), min_size=rows, max_size=rows)
-    return st.one_of(few, numbers, days, st.lists(CELLS, min_size=rows, max_size=rows))
+def _column() -> st.SearchStrategy[list[str]]:
+    """A column that repeats a few cells to the length of the table."""
+    numbers, days = st.floats(allow_nan=False, allow_infinity=False).map(str), st.dates().map(str)
+    kinds = [st.lists(cells, min_size=1, max_size=most) for cells, most in ((CELLS, 3), (CELLS, ROWS))]
+    kinds += [st.lists(cells, min_size=1, max_size=ROWS) for cells in (numbers, days)]
+    return st.one_of(kinds).map(lambda cells: list(itertools.islice(itertools.cycle(cells), ROWS)))
 
 
 def scaffold_or_refusal(place: Settings, table: Path) -> DeclaredPipeline | AlmanacError:
     try:
-        return read_folder(scaffold(place, "any", table=table, key=["key"], target="target", today=TODAY))
+        return read_folder(scaffold(place, "any", table=table, key=["key"], target="target", today=TODAY).folder)
     except AlmanacError as refused:
         return refused
 

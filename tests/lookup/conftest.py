@@ -40,15 +40,18 @@ _SERVE = "import json, os; from lookup.serve import serve; serve(**json.loads(os
 PutVersion = Callable[..., Head]
 
 
-def _put_version(client: redis.Redis, version: int, scores: Mapping[str, float], table: str = "flights") -> Head:
+def _put_version(client: redis.Redis, release: int, scores: Mapping[str, float], table: str = "flights") -> Head:
+    version = 10 + release  # of its own, so that no reader takes the one for the other
     head = Head(
         table=table,
+        release=release,
+        date="2013-07-01",
         version=version,
         token=version,
         buckets=bucket_count(len(scores)),
         entities=len(scores),
         columns=COLUMNS,
-        run_id=f"2013-07-01-{version:012x}",
+        run_id=f"2013-07-01-{release:012x}",
         scored_at="2013-07-01T04:00:00Z",
     )
     count = len(scores)
@@ -63,7 +66,7 @@ def _put_version(client: redis.Redis, version: int, scores: Mapping[str, float],
 
 @pytest.fixture
 def put_version() -> PutVersion:
-    """Writes a version's rows, then its head: `put_version(client, 3, {"UA:1": 0.25})`."""
+    """Writes the rows of a release, then its head: `put_version(client, 3, {"UA:1": 0.25})` makes version 13."""
     return _put_version
 
 

@@ -255,7 +255,7 @@ def test_before_the_first_publish_there_is_no_version_and_the_server_is_up_but_n
     assert (one.status, one.json["code"], one.headers["retry-after"]) == (503, "NO_VERSION", "1")
     assert (batch.status, batch.json["code"]) == (503, "NO_VERSION")
     assert (ready.status, ready.json["code"]) == (503, "NO_VERSION")
-    assert "table 'flights': no version is published" in ready.json["message"]
+    assert ready.json["message"] == "table 'flights': nothing is published in this table yet"
     assert server.ask("GET", "/healthz").json == {"status": "ok"}
 
 
@@ -373,7 +373,10 @@ def test_redis_hung_killed_and_back_again_is_503_in_bounded_time_and_then_an_ans
         store.kill()
         assert ask() == (503, "STORE_DOWN", "1", True)
         assert server.ask("GET", "/healthz").status == 200
-        assert server.ask("GET", "/readyz").json["code"] == "STORE_DOWN"
+        assert server.ask("GET", "/readyz").json == {
+            "code": "STORE_DOWN",
+            "message": "table 'flights': the store cannot be read now; try again",
+        }
         assert _metric(server, 'almanac_table_up{table="flights"}') == 0
         store.start()
         assert ask() == answered

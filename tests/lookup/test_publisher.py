@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ import redis
 
 from lookup.connect import connect
 from lookup.log import entry_for
-from lookup.publisher import Outcome, Publisher, head_of, rows
+from lookup.publisher import Outcome, Published, Publisher, head_of, rows
 from lookup.reader import Reader
 from lookup.store import Store
-from lookup.table import RedisTable, Row
+from lookup.table import Flip, RedisTable, Row
 from schemas.errors import DeclarationError, InputError, RefusedError, UnavailableError
-from schemas.keys import bucket_key, bucket_of, head_key
+from schemas.keys import Head, bucket_key, bucket_of, head_key
 from schemas.release import Event
 from schemas.report import Verdict
+from schemas.run import RunManifest
 
 MONDAY, TUESDAY, WEDNESDAY = (dt.date(2013, 7, day) for day in (1, 2, 3))
 OLD = {f"UA:{number}": 0.25 for number in range(200)}
@@ -33,11 +35,30 @@ Client = redis.Redis
 def _served(client: Client, entities: Iterable[str] = OLD) -> tuple[int, set[Any]]:
     """The release that a reader is answered from, and the scores that it sees."""
     head, answers = Reader(client, "flights").lookup(list(entities))
-    return head.version, {answer.outputs.get("score") for answer in answers}
+    return head.release, {answer.outputs.get("score") for answer in answers}
 
 
 def _events(staging: Any) -> list[tuple[str, int]]:
     return [(entry.event.value, entry.release) for entry in staging.store.log.entries()]
+
+
+def _agree(staging: Any, table: RedisTable) -> bool:
+    """Whether the log names what the head serves."""
+    live, head = staging.store.live(), table.head()
+    named = live and (live.release, live.run_id, live.token, str(live.date))
+    return bool(head and named == (head.release, head.run_id, head.token, head.date))
+
+
+def _keys_of(client: Client, version: int) -> list[bytes]:
+    return list(client.scan_iter(f"almanac:flights:{version}:*"))
+
+
+def _killed_behind_its_flip(staging: Any, table: RedisTable, manifest: RunManifest) -> Head:
+    commit = staging.store.commit(manifest)
+    head = head_of(manifest, commit, version=commit.sequence)
+    table.load(head, rows(staging.store, manifest))
+    assert table.flip(head) is Flip.FLIPPED
+    return head
 
 
 def _states(staging: Any) -> dict[int, str]:
@@ -235,7 +256,7 @@ def test_a_rollback_that_cannot_be_loaded_is_not_recorded(
 
 
 def test_a_rollback_killed_between_its_log_entry_and_the_flip_is_finished_by_the_next(
-    staging: Any, publisher: Publisher, redis_client: Client
+    staging: Any, publisher: Publisher, table: RedisTable, redis_client: Client
 ) -> None:
     for date, scores in ((MONDAY, OLD), (TUESDAY, NEW), (WEDNESDAY, NEWEST)):
         publisher.publish(staging.run(date, scores))
@@ -247,6 +268,41 @@ def test_a_rollback_killed_between_its_log_entry_and_the_flip_is_finished_by_the
     assert (moved.outcome, moved.release) == (Outcome.LIVE, 2)
     assert _served(redis_client) == (2, {0.5})
     assert _events(staging)[-2:] == [("live", 3), ("rollback", 2)]
+    assert _agree(staging, table)
+
+
+def test_a_rollback_killed_between_its_log_entry_and_the_flip_is_finished_by_publishing_the_live_run(
+    staging: Any, publisher: Publisher, table: RedisTable, redis_client: Client
+) -> None:
+    old = staging.run(MONDAY, OLD)
+    publisher.publish(old)
+    publisher.publish(staging.run(TUESDAY, NEW))
+    staging.store.record_rollback(staging.store.release(1), "killed behind this")
+
+    # The head that it was to leave has a newer date.
+    assert publisher.publish(old, force=True).outcome is Outcome.LIVE
+
+    assert _served(redis_client) == (1, {0.25})
+    assert _events(staging)[-2:] == [("live", 2), ("rollback", 1)]
+    assert _agree(staging, table)
+
+
+def test_a_rollback_that_is_slower_than_the_rollback_after_it_is_fenced_out(
+    staging: Any, publisher: Publisher, table: RedisTable, redis_url: str, redis_client: Client
+) -> None:
+    publisher.publish(staging.run(MONDAY, OLD))
+    publisher.publish(staging.run(TUESDAY, NEW))
+    with connect(redis_url) as client, ThreadPoolExecutor() as pool:
+        slow = _PausedTable(client, "flights", before="flip")
+        going_back = pool.submit(Publisher(staging.store, slow).roll_back)
+        slow.wait_until_paused()
+        publisher.roll_back(to=2)
+        slow.resume.set()
+        with pytest.raises(RefusedError, match="PUBLISH_FENCED"):
+            going_back.result()
+
+    assert _served(redis_client) == (2, {0.5})
+    assert _agree(staging, table)
 
 
 def test_a_publication_killed_between_its_flip_and_the_log_is_finished_by_publishing_again(
@@ -254,15 +310,14 @@ def test_a_publication_killed_between_its_flip_and_the_log_is_finished_by_publis
 ) -> None:
     publisher.publish(staging.run(MONDAY, OLD))
     manifest = staging.store.manifest(staging.run(TUESDAY, NEW))
-    head = head_of(manifest, staging.store.commit(manifest))
-    table.load(head, rows(staging.store, manifest))
-    table.flip(head)
+    head = _killed_behind_its_flip(staging, table, manifest)
 
     published = publisher.publish(manifest.run_id)
 
     assert (published.outcome, published.release, published.previous) == (Outcome.LIVE, 2, 1)
     assert table.head() == head
     assert _events(staging) == [("commit", 1), ("live", 1), ("commit", 2), ("live", 2)]
+    assert _agree(staging, table)
 
 
 def test_a_publication_killed_between_its_flip_and_the_log_can_be_rolled_back(
@@ -270,14 +325,13 @@ def test_a_publication_killed_between_its_flip_and_the_log_can_be_rolled_back(
 ) -> None:
     publisher.publish(staging.run(MONDAY, OLD))
     manifest = staging.store.manifest(staging.run(TUESDAY, NEW))
-    head = head_of(manifest, staging.store.commit(manifest))
-    table.load(head, rows(staging.store, manifest))
-    table.flip(head)
+    head = _killed_behind_its_flip(staging, table, manifest)
 
     assert publisher.roll_back().release == 1
 
     assert _served(redis_client) == (1, {0.25})
     assert _states(staging) == {1: "LIVE", 2: "ROLLED_BACK"}
+    assert _agree(staging, table)
 
 
 def test_a_rollback_with_nothing_live_is_one_clear_error(publisher: Publisher) -> None:
@@ -332,21 +386,41 @@ def test_a_rolled_back_run_is_refused_and_served_where_it_is_forced(
 
 
 class _PausedTable(RedisTable):
-    """A table that stops after half of a version's rows until it is told to go on."""
+    """A table that stops at one step until it is told to go on; in `load` after half of a version's rows."""
 
-    def __init__(self, client: Client, table: str) -> None:
+    def __init__(self, client: Client, table: str, *, before: str) -> None:
         super().__init__(client, table)
-        self.reached, self.resume = threading.Event(), threading.Event()
+        self.resume = threading.Event()
+        self._before, self._reached = before, threading.Event()
 
-    def load(self, head: Any, rows: Iterable[Row]) -> None:
+    def wait_until_paused(self) -> None:
+        assert self._reached.wait(20)
+
+    def load(self, head: Head, rows: Iterable[Row]) -> None:
         def paused() -> Iterable[Row]:
             for index, row in enumerate(rows):
                 if index == head.entities // 2:
-                    self.reached.set()
-                    assert self.resume.wait(20)
+                    self._pause("load")
                 yield row
 
         super().load(head, paused())
+
+    def flip(self, head: Head, *, allow_older: bool = False) -> Flip:
+        self._pause("flip")
+        return super().flip(head, allow_older=allow_older)
+
+    def drop(self, head: Head) -> bool:
+        self._pause("claim")
+        return super().drop(head)
+
+    def _unlink(self, head: Head) -> None:
+        self._pause("unlink")
+        super()._unlink(head)
+
+    def _pause(self, step: str) -> None:
+        if step == self._before:
+            self._reached.set()
+            assert self.resume.wait(20)
 
 
 @pytest.mark.parametrize("grace_seconds", [300, 0])
@@ -365,10 +439,10 @@ def test_a_publisher_that_another_overtook_while_it_loaded_is_fenced_out(
             errors.append(err)
 
     with connect(redis_url) as client:
-        paused = _PausedTable(client, "flights")
+        paused = _PausedTable(client, "flights", before="load")
         thread = threading.Thread(target=publish_slowly)
         thread.start()
-        assert paused.reached.wait(20)
+        paused.wait_until_paused()
         Publisher(staging.store, table, keep=1, grace_seconds=grace_seconds).publish(fast)
         head = redis_client.get(head_key("flights"))
         paused.resume.set()
@@ -378,6 +452,136 @@ def test_a_publisher_that_another_overtook_while_it_loaded_is_fenced_out(
     assert redis_client.get(head_key("flights")) == head
     assert _served(redis_client) == (2, {0.5})
     assert _states(staging) == {1: "COMMITTED", 2: "LIVE"}
+    assert _agree(staging, table)
+    assert _keys_of(redis_client, 1) == []
+
+
+def _overtaken_by_a_newer_date(staging: Any, redis_url: str, newer: str, older: str) -> Published:
+    """The newer date commits first, the older one second; the newer flips and is recorded, then the older flips."""
+    with connect(redis_url) as first, connect(redis_url) as second, ThreadPoolExecutor() as pool:
+        loading, flipping = (
+            _PausedTable(client, "flights", before=step) for client, step in ((first, "load"), (second, "flip"))
+        )
+        newer_one = pool.submit(Publisher(staging.store, loading).publish, newer)
+        loading.wait_until_paused()
+        older_one = pool.submit(Publisher(staging.store, flipping).publish, older)
+        flipping.wait_until_paused()
+        loading.resume.set()
+        assert newer_one.result().outcome is Outcome.LIVE
+        flipping.resume.set()
+        return older_one.result()
+
+
+def test_an_older_date_that_commits_later_and_flips_last_is_archived(
+    staging: Any, table: RedisTable, redis_url: str, redis_client: Client
+) -> None:
+    newer, older = staging.run(TUESDAY, NEW), staging.run(MONDAY, OLD)
+
+    published = _overtaken_by_a_newer_date(staging, redis_url, newer, older)
+
+    assert (published.outcome, published.release, published.run_id) == (Outcome.ARCHIVED, 2, older)
+    assert _served(redis_client) == (1, {0.5})
+    assert _events(staging) == [("commit", 1), ("commit", 2), ("live", 1)]
+    assert _states(staging) == {1: "LIVE", 2: "COMMITTED"}
+    assert _agree(staging, table)
+    assert sorted(table.versions()) == [1]
+    assert _keys_of(redis_client, 2) == []
+
+
+def test_an_older_date_that_is_forced_after_it_was_archived_has_keys_of_its_own(
+    staging: Any, publisher: Publisher, table: RedisTable, redis_url: str, redis_client: Client
+) -> None:
+    newer, older = staging.run(TUESDAY, NEW), staging.run(MONDAY, OLD)
+    _overtaken_by_a_newer_date(staging, redis_url, newer, older)
+
+    assert publisher.publish(older, force=True).outcome is Outcome.LIVE
+
+    # Its first version was dropped: a dropper that is still at it must not meet what is served now.
+    head = table.head()
+    assert head is not None
+    assert (head.release, head.version, head.token) == (2, 4, 4)
+    assert _served(redis_client) == (2, {0.25})
+    assert _agree(staging, table)
+
+
+def test_a_rollback_that_comes_before_retirement_claims_its_version_keeps_it(
+    staging: Any, publisher: Publisher, table: RedisTable, redis_url: str, redis_client: Client
+) -> None:
+    publisher.publish(staging.run(MONDAY, OLD))
+    publisher.publish(staging.run(TUESDAY, NEW))
+    with connect(redis_url) as client, ThreadPoolExecutor() as pool:
+        retiring = _PausedTable(client, "flights", before="claim")
+        retired = pool.submit(retiring.retire, keep=1, grace_seconds=0)
+        retiring.wait_until_paused()
+        publisher.roll_back()
+        retiring.resume.set()
+
+        assert retired.result() == []
+
+    head = table.head()
+    assert head is not None
+    assert (head.version, table.count(head)) == (1, 200)
+    assert _served(redis_client) == (1, {0.25})
+    assert _agree(staging, table)
+
+
+def test_a_rollback_whose_version_is_retired_before_its_flip_loads_it_anew(
+    staging: Any, publisher: Publisher, table: RedisTable, redis_url: str, redis_client: Client
+) -> None:
+    publisher.publish(staging.run(MONDAY, OLD))
+    publisher.publish(staging.run(TUESDAY, NEW))
+    with connect(redis_url) as client, ThreadPoolExecutor() as pool:
+        flipping = _PausedTable(client, "flights", before="flip")
+        going_back = pool.submit(Publisher(staging.store, flipping).roll_back)
+        flipping.wait_until_paused()
+        assert table.retire(keep=1, grace_seconds=0) == [1]
+        flipping.resume.set()
+
+        assert going_back.result().outcome is Outcome.LIVE
+
+    head = table.head()
+    assert head is not None
+    assert (head.release, head.version, table.count(head)) == (1, 5, 200)
+    assert _served(redis_client) == (1, {0.25})
+    assert _keys_of(redis_client, 1) == []
+    assert _agree(staging, table)
+
+
+def test_a_rollback_is_not_harmed_by_a_slow_retirement_of_the_version_that_it_loads_anew(
+    staging: Any, publisher: Publisher, table: RedisTable, redis_url: str, redis_client: Client
+) -> None:
+    publisher.publish(staging.run(MONDAY, OLD))
+    publisher.publish(staging.run(TUESDAY, NEW))
+    with connect(redis_url) as client, ThreadPoolExecutor() as pool:
+        dropping = _PausedTable(client, "flights", before="unlink")
+        retired = pool.submit(dropping.retire, keep=1, grace_seconds=0)
+        dropping.wait_until_paused()
+        publisher.roll_back()
+        dropping.resume.set()
+        assert retired.result() == [1]
+
+    head = table.head()
+    assert head is not None
+    assert (head.release, head.version, table.count(head)) == (1, 5, 200)
+    assert _served(redis_client) == (1, {0.25})
+    assert _keys_of(redis_client, 1) == []
+    assert _agree(staging, table)
+
+
+def test_a_rollback_takes_the_version_that_was_loaded_because_an_earlier_one_had_lost_rows(
+    staging: Any, publisher: Publisher, table: RedisTable, redis_client: Client
+) -> None:
+    old, new = staging.run(MONDAY, OLD), staging.run(TUESDAY, NEW)
+    publisher.publish(old)
+    publisher.publish(new)
+    _lose_a_bucket(redis_client)
+    publisher.publish(old, force=True)
+    publisher.publish(new)
+
+    publisher.roll_back(to=1)
+
+    assert _served(redis_client) == (1, {0.25})
+    assert _agree(staging, table)
 
 
 _PUBLISH = """
@@ -423,7 +627,7 @@ def test_two_processes_that_publish_the_same_run_at_once_both_end_well_with_one_
 
 
 def test_publishing_again_heals_a_redis_that_lost_everything(
-    staging: Any, publisher: Publisher, redis_client: Client
+    staging: Any, publisher: Publisher, table: RedisTable, redis_client: Client
 ) -> None:
     run = staging.run(MONDAY, OLD)
     publisher.publish(run)
@@ -432,17 +636,52 @@ def test_publishing_again_heals_a_redis_that_lost_everything(
     assert publisher.publish(run).outcome is Outcome.LIVE
     assert _served(redis_client) == (1, {0.25})
     assert _events(staging) == [("commit", 1), ("live", 1)]
+    assert _agree(staging, table)
 
 
-def test_a_rollback_after_redis_lost_everything_puts_the_live_release_back(
-    staging: Any, publisher: Publisher, redis_client: Client
+def test_a_rollback_after_redis_lost_everything_goes_back_to_the_release_before(
+    staging: Any, publisher: Publisher, table: RedisTable, redis_client: Client
 ) -> None:
     publisher.publish(staging.run(MONDAY, OLD))
     publisher.publish(staging.run(TUESDAY, NEW))
     redis_client.flushall()
 
+    moved = publisher.roll_back()
+
+    assert (moved.outcome, moved.release, moved.previous) == (Outcome.LIVE, 1, 2)
+    assert _served(redis_client) == (1, {0.25})
+    assert _states(staging) == {1: "LIVE", 2: "ROLLED_BACK"}
+    assert _agree(staging, table)
+
+
+def test_a_rollback_whose_head_was_lost_is_finished_and_not_done_once_more(
+    staging: Any, publisher: Publisher, table: RedisTable, redis_client: Client
+) -> None:
+    for date, scores in ((MONDAY, OLD), (TUESDAY, NEW), (WEDNESDAY, NEWEST)):
+        publisher.publish(staging.run(date, scores))
+    publisher.roll_back()
+    log = staging.log_files()
+    redis_client.flushall()
+
     assert publisher.roll_back().release == 2
     assert _served(redis_client) == (2, {0.5})
+    assert staging.log_files() == log
+    assert _agree(staging, table)
+
+
+def test_a_redis_that_loses_a_version_before_its_flip_is_told_and_nothing_is_recorded_live(
+    staging: Any, redis_client: Client
+) -> None:
+    class Lost(RedisTable):
+        def flip(self, head: Head, *, allow_older: bool = False) -> Flip:
+            redis_client.flushall()
+            return super().flip(head, allow_older=allow_older)
+
+    with pytest.raises(UnavailableError, match=r"flights version 1: its rows were lost.*publish again \[STORE_COUNT\]"):
+        Publisher(staging.store, Lost(redis_client, "flights")).publish(staging.run(MONDAY, OLD))
+
+    assert redis_client.get(head_key("flights")) is None
+    assert _events(staging) == [("commit", 1)]
 
 
 def test_after_a_redis_that_went_back_in_time_the_live_release_is_put_back(
@@ -491,10 +730,12 @@ def test_a_version_whose_load_was_killed_half_way_is_loaded_whole_by_the_next_at
     staging: Any, publisher: Publisher, table: RedisTable, redis_client: Client
 ) -> None:
     manifest = staging.store.manifest(staging.run(MONDAY, OLD))
-    table.load(head_of(manifest, staging.store.commit(manifest)), list(rows(staging.store, manifest))[:90])
+    commit = staging.store.commit(manifest)
+    table.load(head_of(manifest, commit, version=commit.sequence), list(rows(staging.store, manifest))[:90])
 
     assert publisher.publish(manifest.run_id).outcome is Outcome.LIVE
     assert _served(redis_client) == (1, {0.25})
+    assert _agree(staging, table)
 
 
 def test_rows_that_do_not_belong_to_the_version_stop_its_publication(
@@ -533,8 +774,9 @@ def test_publication_keeps_as_many_versions_as_declared_in_redis(
 
     assert publisher.publish(staging.run(WEDNESDAY, NEWEST)).retired == (1,)
 
-    assert list(redis_client.scan_iter("almanac:flights:1:*")) == []
-    assert sorted(table.versions()) == [2, 3]
+    assert _keys_of(redis_client, 1) == []
+    # A version has the number of its commit in the log, where each publication has two entries.
+    assert sorted(table.versions()) == [3, 5]
 
 
 @pytest.mark.parametrize(("order", "what"), [([0, 0, 1], "an id twice"), ([1, 0, 2], "rows out of order")])
@@ -565,6 +807,23 @@ def test_a_server_that_may_evict_is_refused_before_anything_is_recorded(
         redis_client.config_set("maxmemory-policy", "noeviction")
 
     assert staging.log_files() == {}
+
+
+def test_a_server_that_may_evict_is_refused_by_a_rollback_before_anything_is_recorded(
+    staging: Any, publisher: Publisher, redis_client: Client
+) -> None:
+    publisher.publish(staging.run(MONDAY, OLD))
+    publisher.publish(staging.run(TUESDAY, NEW))
+    log = staging.log_files()
+    redis_client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(DeclarationError, match=r"allkeys-lru would drop predictions.*STORE_POLICY"):
+            publisher.roll_back()
+    finally:
+        redis_client.config_set("maxmemory-policy", "noeviction")
+
+    assert staging.log_files() == log
+    assert _served(redis_client) == (2, {0.5})
 
 
 def test_a_garbage_head_is_refused_and_left_alone(staging: Any, publisher: Publisher, redis_client: Client) -> None:
@@ -625,9 +884,28 @@ def test_a_store_that_was_lost_does_not_write_over_what_redis_serves(
     fresh = type(staging)(tmp_path / "fresh store")
     run = fresh.run(TUESDAY, NEW)
 
-    with pytest.raises(RefusedError, match="STORE_FOREIGN"):
-        Publisher(fresh.store, table).publish(run)
+    for ask in (lambda: Publisher(fresh.store, table).publish(run), Publisher(fresh.store, table).roll_back):
+        with pytest.raises(RefusedError, match=r"release 1 of run .*, which is not in this store's log.*STORE_FOREIGN"):
+            ask()
 
+    assert _served(redis_client) == (1, {0.25})
+    assert fresh.log_files() == {}
+
+
+def test_a_store_that_was_lost_leaves_the_rows_of_the_one_before_even_where_the_head_was_lost_too(
+    staging: Any, publisher: Publisher, table: RedisTable, redis_client: Client, tmp_path: Path
+) -> None:
+    old = staging.run(MONDAY, OLD)
+    publisher.publish(old)
+    redis_client.delete(head_key("flights"))
+    before = {key: redis_client.dump(key) for key in redis_client.scan_iter("*")}
+    fresh = type(staging)(tmp_path / "fresh store")
+
+    with pytest.raises(RefusedError, match="STORE_FOREIGN"):
+        Publisher(fresh.store, table).publish(fresh.run(TUESDAY, NEW))
+
+    assert {key: redis_client.dump(key) for key in redis_client.scan_iter("*")} == before
+    assert publisher.publish(old).outcome is Outcome.LIVE
     assert _served(redis_client) == (1, {0.25})
 
 
@@ -636,7 +914,7 @@ def test_equal_runs_have_equal_heads(staging: Any, tmp_path: Path) -> None:
     manifests = [one.store.manifest(one.run(MONDAY, OLD)) for one in (staging, twin)]
     entry = entry_for(Event.COMMIT, staging.store.commit(manifests[0]), 1)
 
-    first, second = (head_of(manifest, entry).model_dump_json() for manifest in manifests)
+    first, second = (head_of(manifest, entry, version=1).model_dump_json() for manifest in manifests)
 
     assert first == second
     assert json.loads(first)["scored_at"] == "2013-07-01T04:00:00Z"

@@ -148,6 +148,18 @@ def test_a_commit_that_something_overtook_is_entered_again_under_the_same_number
     assert [release.number for release in staging.store.releases()] == [1, 2]
 
 
+def test_a_commit_that_is_asked_for_anew_is_entered_again_until_it_is_live(staging: Any) -> None:
+    manifest = staging.store.manifest(staging.run(MONDAY, SCORES))
+    staging.store.commit(manifest)
+
+    again = staging.store.commit(manifest, anew=True)
+    staging.store.record_live(again)
+
+    assert (again.sequence, again.token, again.release) == (2, 2, 1)
+    assert staging.store.live().token == 2
+    assert staging.store.commit(manifest, anew=True) == again
+
+
 def test_a_release_is_recorded_live_once(staging: Any) -> None:
     commit = staging.store.commit(staging.store.manifest(staging.run(MONDAY, SCORES)))
 

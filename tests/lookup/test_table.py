@@ -1,6 +1,7 @@
 """The table on a real Redis: loading, counting, flipping under a token, retiring."""
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,16 +9,20 @@ import pytest
 import redis
 
 from lookup.connect import connect
-from lookup.table import RedisTable, Row
+from lookup.table import Flip, RedisTable, Row
 from schemas.errors import DeclarationError, InputError, RefusedError, UnavailableError
 from schemas.keys import ColumnSpec, Head, bucket_key, bucket_of, head_key, versions_key
 
 COLUMNS = (ColumnSpec(name="score", type="float64"),)
 
 
-def _head(version: int, *, token: int | None = None, rows: int = 100, buckets: int = 7) -> Head:
+def _head(
+    version: int, *, token: int | None = None, date: str = "2013-07-01", rows: int = 100, buckets: int = 7
+) -> Head:
     return Head(
         table="flights",
+        release=version,
+        date=date,
         version=version,
         token=token or version,
         buckets=buckets,
@@ -36,6 +41,12 @@ def _rows(head: Head) -> list[Row]:
 def _publish(table: RedisTable, head: Head) -> None:
     table.load(head, _rows(head))
     table.flip(head)
+
+
+def _register(client: redis.Redis, *heads: Head) -> None:
+    """List versions without rows: a flip takes only what is listed."""
+    for head in heads:
+        client.hset(versions_key("flights"), str(head.version), head.model_dump_json())
 
 
 def _left(client: redis.Redis, version: int, *, seconds_ago: int) -> None:
@@ -118,32 +129,79 @@ def test_a_version_that_another_store_loaded_is_not_overwritten(table: RedisTabl
     assert table.differing(_head(1), _rows(_head(1))) == []
 
 
-def test_the_first_flip_makes_readers_follow(table: RedisTable) -> None:
-    assert table.flip(_head(1)) is True
+def test_the_first_flip_makes_readers_follow(table: RedisTable, redis_client: redis.Redis) -> None:
+    _register(redis_client, _head(1))
+
+    assert table.flip(_head(1)) is Flip.FLIPPED
     assert table.head() == _head(1)
 
 
 def test_the_same_flip_again_does_nothing(table: RedisTable) -> None:
-    table.flip(_head(1))
+    _publish(table, _head(1))
 
-    assert table.flip(_head(1)) is False
+    assert table.flip(_head(1)) is Flip.SAME
 
 
-@pytest.mark.parametrize("token", [4, 5])
-def test_a_flip_with_a_smaller_or_the_same_token_is_fenced_out(
-    table: RedisTable, redis_client: redis.Redis, token: int
+def test_a_flip_to_a_version_that_is_not_there_moves_nothing(table: RedisTable, redis_client: redis.Redis) -> None:
+    assert table.flip(_head(1)) is Flip.GONE
+    assert table.head() is None
+    _publish(table, _head(2))
+    before = {key: redis_client.dump(key) for key in redis_client.scan_iter("*")}
+
+    assert table.flip(_head(3)) is Flip.GONE
+
+    assert {key: redis_client.dump(key) for key in redis_client.scan_iter("*")} == before
+
+
+def test_a_flip_to_an_older_date_moves_nothing_unless_it_is_allowed(
+    table: RedisTable, redis_client: redis.Redis
 ) -> None:
+    newer, older = _head(1, date="2013-07-10"), _head(2, date="2013-07-09")
+    _publish(table, newer)
+    _register(redis_client, older)
+    before = {key: redis_client.dump(key) for key in redis_client.scan_iter("*")}
+
+    assert table.flip(older) is Flip.OLDER
+    assert {key: redis_client.dump(key) for key in redis_client.scan_iter("*")} == before
+
+    assert table.flip(older, allow_older=True) is Flip.FLIPPED
+    assert table.head() == older
+
+
+def test_a_flip_to_the_same_date_is_made(table: RedisTable, redis_client: redis.Redis) -> None:
+    _publish(table, _head(1))
+    _register(redis_client, _head(2))
+
+    assert table.flip(_head(2)) is Flip.FLIPPED
+
+
+def test_a_flip_with_the_same_token_is_the_same_publication_and_is_made(
+    table: RedisTable, redis_client: redis.Redis
+) -> None:
+    _register(redis_client, _head(1, token=5), _head(2, token=5))
+    table.flip(_head(1, token=5))
+
+    assert table.flip(_head(2, token=5)) is Flip.FLIPPED
+    assert table.head() == _head(2, token=5)
+
+
+@pytest.mark.parametrize("token", [1, 4])
+@pytest.mark.parametrize("allow_older", [True, False])
+def test_a_flip_with_a_smaller_token_is_fenced_out(
+    table: RedisTable, redis_client: redis.Redis, token: int, allow_older: bool
+) -> None:
+    _register(redis_client, _head(1, token=token), _head(2, token=5))
     table.flip(_head(2, token=5))
     before = redis_client.get(head_key("flights"))
 
     with pytest.raises(RefusedError, match=rf"a head with token 5; expected one below {token}.*PUBLISH_FENCED"):
-        table.flip(_head(1, token=token))
+        table.flip(_head(1, token=token), allow_older=allow_older)
 
     assert redis_client.get(head_key("flights")) == before
     assert redis_client.exists(f"{versions_key('flights')}:left") == 0
 
 
-def test_of_flips_at_once_the_largest_token_wins(table: RedisTable) -> None:
+def test_of_flips_at_once_the_largest_token_wins(table: RedisTable, redis_client: redis.Redis) -> None:
     def flip(version: int) -> None:
         ready.wait()
         try:
@@ -151,6 +209,7 @@ def test_of_flips_at_once_the_largest_token_wins(table: RedisTable) -> None:
         except RefusedError:
             fenced.append(version)
 
+    _register(redis_client, *(_head(version) for version in range(1, 9)))
     ready, fenced = threading.Barrier(8), list[int]()
     threads = [threading.Thread(target=flip, args=(version,)) for version in range(1, 9)]
     for thread in threads:
@@ -200,6 +259,7 @@ def test_rows_written_behind_the_back_of_the_publisher_that_dropped_them_are_fou
 def test_a_garbage_head_is_refused_by_flip_and_by_head_and_left_alone(
     table: RedisTable, redis_client: redis.Redis, garbage: bytes
 ) -> None:
+    _register(redis_client, _head(1))
     redis_client.set(head_key("flights"), garbage)
 
     with pytest.raises(InputError, match=r"not a head.*STORE_POINTER_FORMAT"):
@@ -284,6 +344,66 @@ def test_a_version_that_never_was_live_goes_once_a_later_one_is(table: RedisTabl
     assert sorted(table.versions()) == [2, 3]
 
 
+def test_a_version_whose_publisher_is_not_fenced_out_stays_whatever_its_number(table: RedisTable) -> None:
+    coming, healed = _head(4), _head(5, token=3)
+    table.load(coming, _rows(coming))
+    _publish(table, healed)
+
+    assert table.retire(keep=1, grace_seconds=0) == []
+    assert table.flip(coming) is Flip.FLIPPED
+    assert table.count(coming) == 100
+
+
+def test_the_live_version_is_never_dropped(table: RedisTable) -> None:
+    _publish(table, _head(1))
+
+    assert table.drop(_head(1)) is False
+    assert table.count(_head(1)) == 100
+    assert table.versions() == {1: _head(1)}
+
+
+def test_a_version_is_dropped_once(table: RedisTable, redis_client: redis.Redis) -> None:
+    table.load(_head(1), _rows(_head(1)))
+
+    assert table.drop(_head(1)) is True
+    assert table.drop(_head(1)) is False
+    assert _keys(redis_client, "*") == set()
+
+
+def test_a_version_of_another_stores_run_is_not_dropped(table: RedisTable) -> None:
+    table.load(_head(1), _rows(_head(1)))
+
+    assert table.drop(_head(1).model_copy(update={"run_id": "2013-07-01-ffffffffffff"})) is False
+    assert table.count(_head(1)) == 100
+    assert table.versions() == {1: _head(1)}
+
+
+class _DiesAfterOneKey(redis.Redis):
+    """The client of a publisher that is killed while it drops a version."""
+
+    def unlink(self, *names: Any) -> Any:
+        super().unlink(names[0])
+        raise KeyboardInterrupt
+
+
+def test_what_a_killed_dropper_left_is_removed_by_the_next_retire(table: RedisTable, redis_client: redis.Redis) -> None:
+    for version in (1, 2):
+        _publish(table, _head(version))
+    dying = _DiesAfterOneKey(connection_pool=redis_client.connection_pool)
+    with pytest.raises(KeyboardInterrupt):
+        RedisTable(dying, "flights").drop(_head(1))
+    assert len(_keys(redis_client, "almanac:flights:1:*")) == 6
+    assert redis_client.hkeys("almanac:{flights}:versions:dropping") == [b"1"]
+    assert sorted(table.versions()) == [2]
+    assert table.flip(_head(1, token=3)) is Flip.GONE
+
+    assert table.retire(keep=3, grace_seconds=300) == []
+
+    assert _keys(redis_client, "almanac:flights:1:*") == set()
+    assert _keys(redis_client, "almanac:{flights}:*") == {b"almanac:{flights}:head", b"almanac:{flights}:versions"}
+    assert table.count(_head(2)) == 100
+
+
 def test_retire_leaves_foreign_keys_and_other_tables_alone(table: RedisTable, redis_client: redis.Redis) -> None:
     redis_client.set("session:1", "theirs")
     redis_client.set("almanac:flights:1:note", "theirs")
@@ -317,6 +437,7 @@ def test_a_server_that_may_evict_is_refused(table: RedisTable, redis_client: red
 
 def test_a_flip_on_a_server_without_memory_says_so(table: RedisTable, redis_client: redis.Redis) -> None:
     _publish(table, _head(1))
+    _register(redis_client, _head(2))
     redis_client.config_set("maxmemory", 1)
     try:
         with pytest.raises(UnavailableError, match="STORE_FULL"):
@@ -329,8 +450,12 @@ def test_a_flip_on_a_server_without_memory_says_so(table: RedisTable, redis_clie
 
 def test_a_flip_on_a_replica_says_so(table: RedisTable, own_redis: Any) -> None:
     primary, replica = own_redis(), own_redis()
-    with connect(replica.url) as client:
+    with connect(primary.url) as writer, connect(replica.url) as client:
+        _register(writer, _head(1))
         client.replicaof("127.0.0.1", str(primary.port))
+        deadline = time.monotonic() + 20
+        while not client.exists(versions_key("flights")) and time.monotonic() < deadline:
+            time.sleep(0.05)
 
         with pytest.raises(DeclarationError, match=r"expected the primary, not a replica \[STORE_READONLY\]"):
             RedisTable(client, "flights").flip(_head(1))

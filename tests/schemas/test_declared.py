@@ -378,5 +378,5 @@ def test_an_unknown_pipeline_is_answered_with_the_nearest(folder: Path, tmp_path
 def test_no_pipelines_at_all_say_where_one_would_be(tmp_path: Path) -> None:
     settings = Settings(pipelines=tmp_path / "dags", store=tmp_path / "store")
     assert pipeline_folders(settings) == []
-    with pytest.raises(DeclarationError, match=r"none: declare one in .*/dags/<name>/pipeline\.yaml"):
+    with pytest.raises(DeclarationError, match=r"expected a pipeline in .*/dags/<name>/pipeline\.yaml; there is none"):
         load_pipeline(settings, "churn")

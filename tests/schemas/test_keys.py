@@ -41,6 +41,8 @@ COLUMNS = (
 )
 _HEAD = Head(
     table="flights",
+    release=2,
+    date="2013-07-01",
     version=3,
     token=5,
     buckets=102,

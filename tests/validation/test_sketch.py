@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from validation.sketch import Sketch, bounds, count_at_most, counts_between, merge, quantile, sketch_of, update
+from validation.sketch import Sketch, bounds, count_at_most, counts_between, merge, quantile, sketch_of
 
 numbers = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=60).map(np.array)
 
@@ -34,7 +34,6 @@ def test_merging_equals_sketching_both(a: np.ndarray, b: np.ndarray) -> None:
     whole = sketch_of(np.concatenate([a, b]).astype(float))
 
     assert merge(sketch_of(a.astype(float)), sketch_of(b.astype(float))) == whole
-    assert update(sketch_of(b.astype(float)), a.astype(float)) == whole
 
 
 @given(numbers, st.floats(-1e300, 1e300))
