@@ -60,6 +60,11 @@ def _run_job(name: str, *arguments: str) -> str:
     raise kind(f"{name} ended with exit code {ended.returncode}; its reasons are in the log above")
 
 
+def _release(pipeline: str) -> Asset:
+    """The asset that downstream DAGs are triggered by."""
+    return Asset(name=f"almanac_{pipeline}", uri=f"almanac://release/{pipeline}")
+
+
 def _stage(pipeline: str, run: str, date: str) -> list[str]:
     return ["--pipeline", pipeline, "--date", date, "--run-id", run]
 
@@ -99,8 +104,7 @@ def publish(pipeline: str, run: str, date: str, verdict: str, *, outlet_events: 
         "verdict": verdict,
         "path": str(_settings().store / pipeline / "runs" / run),
     }
-    for asset in outlet_events:
-        outlet_events[asset].extra = {**told, **published}
+    outlet_events[_release(pipeline)].extra = {**told, **published}
 
 
 @task
@@ -124,7 +128,6 @@ def _spark_task(declared: DeclaredPipeline, stage: str) -> SparkSubmitOperator:
 def scoring_dag(declared: DeclaredPipeline) -> DAG:
     """The DAG of one pipeline."""
     pipeline, name = declared.pipeline, declared.name
-    release = Asset(name=f"almanac_{name}", uri=f"almanac://release/{name}")
     day = Param(
         None, type=["null", "string"], pattern=r"^\d{4}-\d{2}-\d{2}$", description="Run for another logical date."
     )
@@ -143,7 +146,7 @@ def scoring_dag(declared: DeclaredPipeline) -> DAG:
         checked = check_inputs(name, _DATE)
         score, verify = (_spark_task(declared, stage) for stage in ("score", "verify"))
         passed: Any = gate(name, _RUN_ID)
-        published = publish.override(outlets=[release])(name, _RUN_ID, _DATE, passed)
+        published = publish.override(outlets=[_release(name)])(name, _RUN_ID, _DATE, passed)
         checked >> score >> verify >> passed >> published >> smoke(name, _RUN_ID, _DATE)
     return dag
 

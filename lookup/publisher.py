@@ -81,6 +81,8 @@ class Publisher:
         # What is live already heals under the token it has: nothing was published since.
         entry = live if live and live.run_id == run_id else commit
         outcome = Outcome.ARCHIVED if older else self._serve(manifest, entry, held, allow_older=force)
+        if outcome is Outcome.ALREADY_LIVE and previous != commit.release:
+            outcome = Outcome.LIVE  # an attempt before this one was killed behind its flip
         retired: list[int] = []
         if outcome is not Outcome.ARCHIVED:
             self._store.record_live(commit)

@@ -145,7 +145,8 @@ class OwnRedis:
     """A Redis that a test stops, kills and starts again on the same port, its rows on disk."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        self.port = free_port()
+        # A cluster node takes the port 10,000 above its own too.
+        self.port = next(port for port in iter(free_port, None) if port < 55_536)
         self.url = f"redis://127.0.0.1:{self.port}/0"
         folder.mkdir()
         self._command = [*server_command(find_server(), folder, self.port), "--appendfsync", "always", *options]
@@ -164,6 +165,7 @@ class OwnRedis:
                     time.sleep(0.02)
                 else:
                     return
+        self.kill()
         raise AssertionError("Redis did not start")
 
     def kill(self) -> None:
