@@ -47,7 +47,9 @@ def start(store: Path) -> str:
     with _locked(folder):
         if running := running_url(store):
             return running
-        return _start(folder, find_server())
+        # The program that wrote the files reads them again: an older one on another PATH would start empty.
+        last = _state(folder)
+        return _start(folder, last.program if last and os.access(last.program, os.X_OK) else find_server())
 
 
 def running_url(store: Path) -> str | None:
@@ -76,7 +78,6 @@ def stop(store: Path) -> bool:
         if not _wait_until_gone(state, _STOP_SECONDS):
             os.kill(state.pid, signal.SIGKILL)
             _wait_until_gone(state, _STOP_SECONDS)
-        (folder / _STATE_FILE).unlink(missing_ok=True)
     return True
 
 

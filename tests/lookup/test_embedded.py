@@ -131,7 +131,17 @@ def test_stopping_what_does_not_run_is_no_error(store: Path) -> None:
     start(store)
     assert stop(store) is True
     assert stop(store) is False
-    assert not _state(store).exists()
+
+
+def test_the_program_that_wrote_the_files_is_started_again_whatever_path_offers(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(store)
+    first = json.loads(_state(store).read_text())["program"]
+    stop(store)
+    monkeypatch.setattr(embedded, "find_server", lambda: "/another/server")
+    start(store)
+    assert json.loads(_state(store).read_text())["program"] == first
 
 
 def test_a_server_that_was_killed_is_started_again_with_its_data(store: Path) -> None:
