@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces
@@ -42,7 +43,7 @@ def serve(
         redis_url: Where the tables are.
         tables: Their names.
         host: Address to listen on.
-        port: Port to listen on.
+        port: Its port.
         workers: Processes.
         announce: Called with the API's URL once nothing is known to stand in its way.
 
@@ -51,25 +52,25 @@ def serve(
     """
     create_app(redis_url, tables)  # what is wrong with them is said here, not in a worker's log
     _check_port(host, port)
-    server = Granian(
-        "almanac",
-        address=host,
-        port=port,
-        interface=Interfaces.RSGI,
-        http=HTTPModes.http1,
-        websockets=False,
-        workers=workers,
-        respawn_failed_workers=True,
-        workers_kill_timeout=_STOP_SECONDS,
-        log_level=LogLevels.warning,
-        log_access=False,
-    )
+    server = Granian("almanac", address=host, port=port, workers=workers, **_options())
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     logger.info("serving %d tables at %s", len(tables), url)
     announce(url)
     with tempfile.TemporaryDirectory(prefix="almanac-metrics-") as folder:
         load = partial(_application, redis_url, tuple(tables), folder if workers > 1 else None, os.getpid())
         server.serve(target_loader=load, wrap_loader=False)  # type: ignore[arg-type]  # an object with __rsgi__ will do
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "interface": Interfaces.RSGI,
+        "http": HTTPModes.http1,
+        "websockets": False,
+        "respawn_failed_workers": True,
+        "workers_kill_timeout": _STOP_SECONDS,
+        "log_level": LogLevels.warning,
+        "log_access": False,
+    }
 
 
 def _application(redis_url: str, tables: Sequence[str], shared: str | None, parent: int) -> App:

@@ -37,8 +37,7 @@ redis.call('HDEL', KEYS[2], ARGV[3])
 return {'flipped', ''}
 """
 
-# KEYS: 1 the head, 2 the versions, 3 those that are being dropped, 4 when each version left the head. ARGV: 1 a version,
-# 2 its run.
+# KEYS: 1 the head, 2 the versions, 3 those that are being dropped, 4 when each version left. ARGV: 1 a version, 2 its run.
 # Atomic: a version of that run that is not the head's is moved from the versions to those being dropped; from then on
 # no flip finds it, and its keys are never written again.
 _CLAIM = """
@@ -203,9 +202,7 @@ class RedisTable:
         )
         once_live = [version for version in others if version in left]
         old = {version for version in once_live[keep - 1 :] if now - left[version] >= grace_seconds}
-        abandoned = {
-            version for version in others if version not in left and versions[version].token < live.token
-        }
+        abandoned = {version for version in others if version not in left and versions[version].token < live.token}
         return [version for version in sorted(old | abandoned) if self.drop(versions[version])]
 
     def drop(self, head: Head) -> bool:

@@ -277,7 +277,9 @@ def test_a_flip_is_seen_by_the_next_request(
 def test_damaged_data_is_an_error_with_a_code_and_no_bytes_of_it(
     server: Any, published: Head, redis_client: Client
 ) -> None:
-    redis_client.hset(bucket_key("flights", published.version, bucket_of("UA:2", published.buckets)), "UA:2", b"secret bytes")
+    redis_client.hset(
+        bucket_key("flights", published.version, bucket_of("UA:2", published.buckets)), "UA:2", b"secret bytes"
+    )
 
     reply = server.ask("GET", "/v1/flights/UA:2")
 
