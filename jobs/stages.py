@@ -274,7 +274,7 @@ def smoke(settings: Settings, pipeline: str, run_id: str, *, ids: int = 20) -> i
         wrong = RedisTable(client, pipeline).differing(head, expected)
     missing = [answer.id for answer in answers if answer.status == "unknown"]
     if head.run_id != run_id or wrong or missing:
-        found = f"release {head.version}, {len(wrong)} rows differ, {len(missing)} missing"
+        found = f"release {head.release}, {len(wrong)} rows differ, {len(missing)} missing"
         raise InputError(Problem("SMOKE", f"{pipeline} run {run_id}", found, f"release {live.release} as stored"))
     return len(answers)
 

@@ -78,9 +78,10 @@ class Publisher:
         commit = self._store.commit(manifest, anew=force)
         previous = live.release if live else None
         older = live is not None and manifest.date < live.date and not force
-        # What is live already heals under the token it has: nothing was published since.
-        entry = live if live and live.run_id == run_id else commit
-        outcome = Outcome.ARCHIVED if older else self._serve(manifest, entry, held, allow_older=force)
+        # What is live heals under the token it has; a newer date in Redis is what its killed rollback was to leave.
+        named = live if live and live.run_id == run_id else None
+        allow_older = force or named is not None
+        outcome = Outcome.ARCHIVED if older else self._serve(manifest, named or commit, held, allow_older=allow_older)
         if outcome is Outcome.ALREADY_LIVE and previous != commit.release:
             outcome = Outcome.LIVE  # an attempt before this one was killed behind its flip
         retired: list[int] = []

@@ -37,7 +37,7 @@ redis.call('HDEL', KEYS[2], ARGV[3])
 return {'flipped', ''}
 """
 
-# KEYS: 1 the head, 2 the versions, 3 those that are being dropped, 4 when each version left. ARGV: 1 a version, 2 its run.
+# KEYS: 1 the head, 2 the versions, 3 those that are being dropped, 4 when each left. ARGV: 1 a version, 2 its run.
 # Atomic: a version of that run that is not the head's is moved from the versions to those being dropped; from then on
 # no flip finds it, and its keys are never written again.
 _CLAIM = """

@@ -32,7 +32,10 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE = [path for folder in ("schemas", "lookup", "validation", "jobs") for path in (ROOT / folder).glob("*.py")]
 # Names with a code's form that are none.
-_NO_CODE = re.compile(r"(ALMANAC|SPARK|PYSPARK|OMP)_.*|JAVA_HOME|GX_ANALYTICS_ENABLED|PROMETHEUS_MULTIPROC_DIR")
+_NO_CODE = re.compile(
+    r"(ALMANAC|PYSPARK|OMP)_.*|SPARK_(LOCAL_IP|CONF_DIR)|(MALFORMED|FAILED_READ|CANNOT_READ)_.*"
+    r"|JAVA_HOME|GX_ANALYTICS_ENABLED|PROMETHEUS_MULTIPROC_DIR"
+)
 _RAISERS = {"Problem", "_error", "_refused", "_RequestError"}
 # What a run or a person makes; a page may name it, the repository does not hold it.
 _MADE = re.compile(r"\.almanac|data/|dags/(churn|<|NAME)|runs/|bundles/|releases/|redis/|quarantine/|predictions/|/")

@@ -1,26 +1,52 @@
 """The command line in a team's own folder, which holds nothing but declarations and data."""
 
 import csv
-import json
-import random
 import signal
 import subprocess
 import time
-import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
+import httpx
 import pyarrow.parquet as pq
 import pytest
 
 from lookup.embedded import free_port
+from tests.customers import customers
 from tests.e2e.conftest import BIN, Command
 from tests.flights import rewrite
 
 pytestmark = [pytest.mark.spark, pytest.mark.e2e]
 
 
-def test_run_look_up_block_and_roll_back(trained_team: Path, almanac: Command) -> None:
+@contextmanager
+def serving(team: Path, environ: dict[str, str]) -> Iterator[str]:
+    """`almanac serve` in the team's folder, and where it listens; it must end well when it is asked to."""
+    port = free_port()
+    command = [BIN / "almanac", "serve", "--port", str(port)]
+    server = subprocess.Popen(command, cwd=team, env=environ, stdout=subprocess.DEVNULL)
+    base, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 20
+    try:
+        while True:
+            try:
+                ask(f"{base}/readyz")
+                break
+            except httpx.HTTPError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        yield base
+    finally:
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+
+
+def ask(url: str) -> Any:
+    return httpx.get(url, timeout=5).raise_for_status().json()
+
+
+def test_run_serve_look_up_block_and_roll_back(trained_team: Path, almanac: Command, environ: dict[str, str]) -> None:
     assert almanac("validate").code == 0
     for date in ("2013-01-05", "2013-01-06"):
         ended = almanac("run", "flight_delay", "--date", date, "--json")
@@ -35,7 +61,10 @@ def test_run_look_up_block_and_roll_back(trained_team: Path, almanac: Command) -
     entity = pq.read_table(run).column("entity_id")[0].as_py()
     (answer,) = almanac("lookup", "flight_delay", entity, "--json").json
     assert (answer["status"], answer["release"]) == ("exact", 2)
-    assert almanac("rollback", "flight_delay", "--reason", "test").code == 0
+    with serving(trained_team, environ) as base:
+        assert ask(f"{base}/v1/flight_delay/{entity}")["outputs"] == answer["outputs"]
+        assert almanac("rollback", "flight_delay", "--reason", "test").code == 0
+        assert ask(f"{base}/v1/flight_delay/{entity}")["release"] == 1
     assert [(r["number"], r["state"]) for r in almanac("releases", "flight_delay", "--json").json] == [
         (1, "LIVE"),
         (2, "ROLLED_BACK"),
@@ -45,78 +74,25 @@ def test_run_look_up_block_and_roll_back(trained_team: Path, almanac: Command) -
     assert "no earlier release was live" in again.err
 
 
-def test_the_server_answers_from_the_live_release(
-    trained_team: Path, almanac: Command, environ: dict[str, str]
-) -> None:
-    assert almanac("run", "flight_delay", "--date", "2013-01-05").code == 0
-    (run,) = (trained_team / ".almanac/flight_delay/runs").glob("*/predictions/part-00000.parquet")
-    row = pq.read_table(run).slice(0, 1).to_pylist()[0]
-    port = free_port()
-    server = subprocess.Popen(
-        [BIN / "almanac", "serve", "--port", str(port)], cwd=trained_team, env=environ, stdout=subprocess.DEVNULL
-    )
-    try:
-        url = f"http://127.0.0.1:{port}/v1/flight_delay/{row['entity_id']}"
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                with urllib.request.urlopen(url, timeout=5) as response:
-                    answer = json.load(response)
-                break
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-    finally:
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(20) == 0
-    assert (answer["outputs"], answer["model"]) == ({"score": row["score"]}, row["model"])
-
-
-def _customers() -> list[dict[str, object]]:
-    draw = random.Random(5)  # noqa: S311  # data, not a secret
-    rows: list[dict[str, object]] = []
-    for number in range(600):
-        tenure = draw.randrange(0, 72)
-        plan = draw.choice(["basic", "plus", "pro", None])
-        chance = 0.7 - 0.008 * tenure + (0.2 if plan == "basic" else 0)
-        rows.append(
-            {
-                "region": draw.choice(["north", "south", "Zürich"]),
-                "account": number % 300,
-                "plan name": plan,
-                "tenure": tenure,
-                "total charges": f" {tenure * 20.5:.2f} " if tenure else " ",
-                "note": f"called {number} times",
-                "churned": "Yes" if draw.random() < chance else "No",
-            }
-        )
-    return [{**row, "region": f"{row['region']}-{index // 300}"} for index, row in enumerate(rows)]
-
-
 def _write_csv(path: Path) -> None:
-    rows = _customers()
+    rows = customers()
     with path.open("w", newline="", encoding="utf-8-sig") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
 
 
-def _write_parquet(path: Path) -> None:
-    pq.write_table(pa.Table.from_pylist(_customers()), path)
-
-
-@pytest.mark.parametrize(("name", "write"), [("customers.csv", _write_csv), ("customers.parquet", _write_parquet)])
-def test_a_pipeline_for_an_own_table_works_as_written(team: Path, almanac: Command, name: str, write: object) -> None:
-    write(team / name)  # type: ignore[operator]
+def test_a_pipeline_for_an_own_table_works_as_written(team: Path, almanac: Command) -> None:
+    _write_csv(team / "customers.csv")
     for command in (
-        ("new", "churn", "--from", name, "--key", "region,account", "--target", "churned"),
+        ("new", "churn", "--from", "customers.csv", "--key", "region,account", "--target", "churned"),
         ("validate", "churn"),
         ("train", "churn"),
         ("run", "churn", "--date", "2026-01-31"),
     ):
         ended = almanac(*command)
         assert ended.code == 0, (command, ended.out, ended.err)
-    row = _customers()[0]
+    row = customers()[0]
     answers = almanac("lookup", "churn", f"{row['region']}:{row['account']}", "nobody:0", "--json").json
     assert [answer["status"] for answer in answers] == ["exact", "unknown"]
     assert 0 < answers[0]["outputs"]["score"] < 1

@@ -17,7 +17,9 @@ from rich.console import Console as RichConsole
 from jobs.bundles import open_bundle
 from jobs.console import Console
 from jobs.running import Finished, run
+from jobs.scaffold import scaffold
 from jobs.stages import check_inputs, score
+from jobs.training import train
 from jobs.verification import verify
 from lookup.connect import connect
 from lookup.publisher import Outcome, Publisher
@@ -25,10 +27,12 @@ from lookup.reader import Reader
 from lookup.store import Store
 from lookup.table import RedisTable
 from schemas.content import sha256_file
+from schemas.declared import load_pipeline
 from schemas.errors import AlmanacError, BlockedError, DeclarationError, InputError, RefusedError
 from schemas.report import Verdict
 from schemas.run import FEATURES, PREDICTIONS, QUARANTINE, REPORT_FILE, REPORT_PAGE
 from schemas.settings import Settings
+from tests.customers import customers
 from tests.flights import FLIGHTS, rewrite
 
 if TYPE_CHECKING:
@@ -357,3 +361,13 @@ def test_what_a_killed_attempt_left_is_removed_once_it_is_old(settings: Settings
     os.utime(old, (yesterday, yesterday))
     almanac(settings)
     assert (young.exists(), old.exists()) == (True, False)
+
+
+def test_a_pipeline_scaffolded_from_a_parquet_file_trains_and_runs(settings: Settings, session: "SparkSession") -> None:
+    pq.write_table(pa.Table.from_pylist(customers()), settings.root / "customers.parquet")
+    scaffold(settings, "churn", table=settings.root / "customers.parquet", key=["region", "account"], target="churned")
+    train(session, settings, load_pipeline(settings, "churn"))
+    finished = run(settings, "churn", dt.date(2026, 1, 31), console=Console(rich=RichConsole(file=io.StringIO())))
+    assert finished.manifest.counts.scored == 600
+    assert finished.published is not None
+    assert finished.published.outcome is Outcome.LIVE

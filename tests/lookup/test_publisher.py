@@ -280,7 +280,7 @@ def test_a_rollback_killed_between_its_log_entry_and_the_flip_is_finished_by_pub
     staging.store.record_rollback(staging.store.release(1), "killed behind this")
 
     # The head that it was to leave has a newer date.
-    assert publisher.publish(old, force=True).outcome is Outcome.LIVE
+    assert publisher.publish(old).outcome is Outcome.LIVE
 
     assert _served(redis_client) == (1, {0.25})
     assert _events(staging)[-2:] == [("live", 2), ("rollback", 1)]
