@@ -49,7 +49,11 @@ def spark() -> Iterator["SparkSession"]:
     os.environ.update(SPARK_LOCAL_IP="127.0.0.1", PYSPARK_PYTHON=sys.executable)
     from jobs.session import spark_session
 
-    session = spark_session("almanac tests")
+    # Spark's Python workers have the environment of its JVM: coverage is not measured in them, which would slow them.
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+            patch.delenv(name)
+        session = spark_session("almanac tests")
     yield session
     session.stop()
 

@@ -17,7 +17,7 @@ from lookup.connect import connect
 from lookup.store import Store
 from lookup.table import RedisTable
 from schemas.settings import Settings
-from tests.e2e.conftest import BIN, Ended, run_program
+from tests.e2e.conftest import BIN, run_program
 from tests.flights import rewrite
 
 if TYPE_CHECKING:
@@ -59,16 +59,15 @@ print(json.dumps({
 """
 
 
-# What the publish task does, outside of a run: it ends as skipped, so that its asset is not updated.
-_PUBLISH = """
-import sys
+# One task's function as Airflow calls it, outside of a run; what it raises decides what Airflow does next.
+_TASK = """
+import json, sys
 sys.path.insert(0, "dags")
 import scoring
-from airflow.sdk.exceptions import AirflowSkipException
 try:
-    scoring.publish.function("flight_delay", sys.argv[1], sys.argv[1][:10], "PASS", outlet_events={})
-except AirflowSkipException as err:
-    print(err)
+    getattr(scoring, sys.argv[1]).function(**json.loads(sys.argv[2]))
+except Exception as err:
+    print(type(err).__name__ + ": " + str(err).splitlines()[0])
 """
 
 
@@ -141,7 +140,7 @@ def verified_run(team: Path, date: str, spark: "SparkSession") -> str:
 
 
 @pytest.mark.spark
-def test_a_dag_run_publishes_an_older_one_is_kept_and_a_blocked_one_leaves_the_live_release_alone(
+def test_a_dag_run_publishes_an_older_one_is_skipped_and_a_blocked_one_fails_for_good(
     airflow: dict[str, str], trained_workspace: Path, tmp_path: Path, redis_url: str, spark: "SparkSession"
 ) -> None:
     team = tmp_path / "team"
@@ -153,10 +152,12 @@ def test_a_dag_run_publishes_an_older_one_is_kept_and_a_blocked_one_leaves_the_l
         "ALMANAC_REDIS_URL": redis_url,
     }
 
-    def run_dag(date: str) -> Ended:
-        return run_program("airflow", "dags", "test", "almanac_flight_delay", date, cwd=team, environ=environ)
+    def call_task(name: str, **arguments: object) -> str:
+        ended = run_program("python", "-c", _TASK, name, json.dumps(arguments), cwd=team, environ=environ)
+        assert ended.code == 0, ended.err
+        return ended.out.splitlines()[-1]
 
-    ended = run_dag("2013-01-05")
+    ended = run_program("airflow", "dags", "test", "almanac_flight_delay", "2013-01-05", cwd=team, environ=environ)
     assert ended.code == 0, ended.out + ended.err
     store = Store(team / "store", "flight_delay")
     live = store.live()
@@ -171,16 +172,16 @@ def test_a_dag_run_publishes_an_older_one_is_kept_and_a_blocked_one_leaves_the_l
         assert (told["run_id"], told["release"], told["entities"]) == (live.run_id, 1, 420)
         assert (told["verdict"], told["date"]) == ("PASS", "2013-01-05")
 
-        older = run_program(
-            "python", "-c", _PUBLISH, verified_run(team, "2013-01-04", spark), cwd=team, environ=environ
-        )
-        assert older.code == 0, older.err
-        assert older.out.endswith("release 2 is older than the live one: kept, not served\n")
-        assert store.live() == live
+        older = verified_run(team, "2013-01-04", spark)
+        late = {"pipeline": "flight_delay", "run": older, "date": "2013-01-04", "verdict": "PASS", "outlet_events": {}}
+        said = call_task("publish", **late)
+        assert said == "AirflowSkipException: release 2 is older than the live one: kept, not served"
 
         rewrite(team / "dags/flight_delay/features.sql", ("  s.distance,", "  s.distance * 1609 AS distance,"))
-        blocked = run_dag("2013-01-06")
-        assert blocked.code != 0
-        assert "is blocked" in blocked.out + blocked.err
+        blocked = verified_run(team, "2013-01-06", spark)
+        said = call_task("gate", pipeline="flight_delay", run=blocked)
+        assert said == f"AirflowFailException: flight_delay run {blocked} is blocked"
+        said = call_task("gate", pipeline="flight_delay", run="2013-01-06-000000000000")
+        assert said.startswith("AirflowFailException: no readable report at")
         assert store.live() == live
         assert RedisTable(client, "flight_delay").head() == head
