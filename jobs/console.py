@@ -131,7 +131,8 @@ class Console:
             problems = [problem._asdict() for problem in error.problems]
             self.result({"error": type(error).__name__, "exit_code": error.exit_code, "problems": problems})
             return
-        err = RichConsole(stderr=True, highlight=False) if self.rich.file is sys.stdout else self.rich
+        apart = self.rich.file is sys.stdout and not self.rich.record  # a recorded page shows its errors too
+        err = RichConsole(stderr=True, highlight=False) if apart else self.rich
         lines = bounded([str(problem) for problem in error.problems])
         for line in lines:
             err.print(Text.assemble(("✗ ", "red"), line), soft_wrap=not (err.is_terminal or err.record))
