@@ -21,7 +21,7 @@ from lookup.store import Store
 from lookup.table import RedisTable
 from schemas.content import canonical_json, sha256_text, write_atomically
 from schemas.declared import DeclaredPipeline, load_pipeline
-from schemas.errors import BlockedError, InputError, Problem, bounded
+from schemas.errors import BlockedError, InputError, Problem
 from schemas.keys import ColumnSpec
 from schemas.report import Report, Verdict
 from schemas.run import CHAMPION, FEATURES, MANIFEST_FILE, PREDICTIONS, QUARANTINE, RUN_FORMAT, Counts, RunManifest
@@ -284,8 +284,3 @@ def summary(published: Published) -> str:
     before = f" (was release {published.previous})" if published.previous not in (None, published.release) else ""
     retired = f", retired {', '.join(map(str, published.retired))}" if published.retired else ""
     return f"release {published.release} {published.outcome}{before}: {published.entities:,} entities{retired}"
-
-
-def failures_in_words(report: Report) -> list[str]:
-    """One line for each failed check, ten at most."""
-    return bounded([f"{check.name}: {check.observed}; expected {check.expected}" for check in report.failures])

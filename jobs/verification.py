@@ -52,7 +52,7 @@ class Measures(BaseModel):
     slices: SliceMeans | None
 
 
-def verify(plan: Plan, manifest: RunManifest, spark: GetSpark, *, again: bool = False) -> Report:
+def verify(plan: Plan, manifest: RunManifest, spark: GetSpark) -> Report:
     """The report of a staged run, written beside it as JSON and as a page.
 
     A run that has passed keeps its report: it is the evidence it was published on.
@@ -61,10 +61,9 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark, *, again: bool = 
         plan: Of the run.
         manifest: Of what is staged.
         spark: Asked for only if there is something to check.
-        again: Check also what has passed before.
     """
     store, folder = plan.store, plan.store.run_folder(manifest.run_id)
-    if not again and (folder / REPORT_FILE).is_file():
+    if (folder / REPORT_FILE).is_file():
         report = store.report(manifest.run_id)
         if report.content == manifest.content and report.verdict is not Verdict.FAIL:
             logger.info("run %s: verified already, %s", manifest.run_id, report.verdict)
