@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
+from jobs import access, serving
 from jobs.arguments import LOG_FORMAT, parse_date
 from jobs.console import Console
+from jobs.options import Json, PipelineName
 from jobs.unexpected import check_store, explained
 from lookup.publisher import Outcome
 from schemas.errors import AlmanacError, DeclarationError, Problem
@@ -24,9 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-PipelineName = Annotated[str, typer.Argument(metavar="PIPELINE", help="Name of a declared pipeline.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
 @app.command()
@@ -108,7 +108,7 @@ def lookup(
         (a.id, a.status, *(a.outputs.get(name) for name in names), a.release, a.model, a.scored_at) for a in answers
     ]
     console.table(["id", "status", *names, "release", "model", "scored at"], cells)
-    console.result([answer.model_dump() for answer in answers])
+    console.result([msgspec.structs.asdict(answer) for answer in answers])
 
 
 @app.command()
@@ -149,37 +149,16 @@ def rollback(
 
 
 @app.command()
-def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8321,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    as_json: Json = False,
-) -> None:
-    """Serve every declared pipeline's table over HTTP, until Ctrl-C."""
-    from lookup.embedded import redis_url
-    from lookup.serve import serve as serve_tables
-
-    console, settings = Console(as_json=as_json), check_store(Settings.from_environment())
-    tables = _declared(settings)
-    url = redis_url(settings.store, settings.redis_url)
-
-    def announce(address: str) -> None:
-        console.line({"url": address, "tables": tables})
-        console.say(f"serving {', '.join(tables)} on {address} (Ctrl-C stops it)")
-
-    serve_tables(url, tables, host=host, port=port, workers=workers, announce=announce)
-
-
-@app.command()
 def validate(
     pipelines: Annotated[list[str] | None, typer.Argument(metavar="[PIPELINE...]", help="All, when left out.")] = None,
     as_json: Json = False,
 ) -> None:
     """Check declarations without Spark: keys, types, SQL, expectations."""
     from jobs.validating import validate_pipeline
+    from schemas.declared import declared_names
 
     console, settings = Console(as_json=as_json), Settings.from_environment()
-    names = pipelines or _declared(settings)
+    names = pipelines or declared_names(settings)
     problems: list[Problem] = []
     for name in names:
         found = validate_pipeline(settings, name)
@@ -270,20 +249,14 @@ def schema(
     sys.stdout.write(schemas[name])
 
 
+for _command in (serving.serve, access.key, access.acl, access.misses):
+    app.command()(_command)
+
+
 @app.callback()
 def _options(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format=LOG_FORMAT, stream=sys.stderr)
     logging.getLogger("py4j").setLevel(logging.WARNING)
-
-
-def _declared(settings: Settings) -> list[str]:
-    from schemas.declared import pipeline_folders
-
-    if names := [folder.name for folder in pipeline_folders(settings)]:
-        return names
-    raise DeclarationError(
-        Problem("CFG_NOT_FOUND", str(settings.pipelines), "no pipeline is declared", "<name>/pipeline.yaml")
-    )
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ from jobs.tablefile import TableFile, inspect_key, read_table_file
 from jobs.targets import Target, check_size, gives_away, inspect_target
 from schemas.declared import PIPELINE_FILE, read_folder
 from schemas.errors import DeclarationError, InputError, Problem
-from schemas.pipeline import COLUMN_PATTERN, NAME_PATTERN
 from schemas.settings import Settings
+from schemas.strict import COLUMN_PATTERN, NAME_PATTERN
 from schemas.yamlfile import MAX_BYTES
 
 _MAX_KEY = 8

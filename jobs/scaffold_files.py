@@ -7,7 +7,7 @@ import numpy as np
 
 from jobs.inspection import shown
 from jobs.scaffold_plan import HOLDOUT_SHARE, Plan, PlannedFeature, column_sql, widened
-from schemas.pipeline import Publish
+from schemas.publication import Publish
 from schemas.yamlfile import MAX_BYTES
 
 MAX_VALUES_LISTED = 50

@@ -15,8 +15,8 @@ from jobs.inspection import InspectedColumn, Kind, Level, plain, shown
 from jobs.tablefile import TableFile
 from jobs.targets import Target
 from schemas.errors import InputError, Problem
-from schemas.pipeline import COLUMN_PATTERN
 from schemas.run import ENTITY_ID, REASONS, ROUTE_COLUMNS
+from schemas.strict import COLUMN_PATTERN
 
 HOLDOUT_SHARE = 0.2
 _HOLDOUT_BOUNDS = (0.05, 0.5)

@@ -15,14 +15,15 @@ from jobs.bundles import Bundle, check_promises, find_bundle, open_bundle
 from jobs.snapshot import Snapshot, take_snapshot
 from lookup.connect import connect
 from lookup.embedded import redis_url
-from lookup.publisher import Published, Publisher, rows
+from lookup.publisher import Published, Publisher
 from lookup.reader import Reader
+from lookup.rows import StoredRows, rows_in
 from lookup.store import Store
 from lookup.table import RedisTable
 from schemas.content import canonical_json, sha256_text, write_atomically
 from schemas.declared import DeclaredPipeline, load_pipeline
 from schemas.errors import BlockedError, InputError, Problem
-from schemas.keys import ColumnSpec
+from schemas.head import ColumnSpec
 from schemas.report import Report, Verdict
 from schemas.run import CHAMPION, FEATURES, MANIFEST_FILE, PREDICTIONS, QUARANTINE, RUN_FORMAT, Counts, RunManifest
 from schemas.settings import Settings
@@ -248,11 +249,10 @@ def gate(report: Report) -> None:
 
 def publisher(settings: Settings, declared: DeclaredPipeline) -> Publisher:
     """The publisher of a pipeline, on the configured Redis or this store's own."""
-    table = RedisTable(connect(redis_url(settings.store, settings.redis_url)), declared.name)
-    publish = declared.pipeline.publish
-    return Publisher(
-        Store(settings.store, declared.name), table, keep=publish.keep, grace_seconds=publish.grace_seconds
-    )
+    store, publish = Store(settings.store, declared.name), declared.pipeline.publish
+    client = connect(redis_url(settings.store, settings.redis_url))
+    table = RedisTable(client, declared.name, rows_of=rows_in(store))
+    return Publisher(store, table, keep=publish.keep, grace_seconds=publish.grace_seconds, replicas=publish.replicas)
 
 
 def smoke(settings: Settings, pipeline: str, run_id: str, *, ids: int = 20) -> int:
@@ -268,7 +268,7 @@ def smoke(settings: Settings, pipeline: str, run_id: str, *, ids: int = 20) -> i
         raise InputError(
             Problem("SMOKE", f"{pipeline} run {run_id}", f"live is {live.run_id if live else 'nothing'}", "this run")
         )
-    expected = [row for _, row in zip(range(ids), rows(store, manifest), strict=False)]
+    expected = [row for _, row in zip(range(ids), StoredRows(store, manifest), strict=False)]
     with connect(redis_url(settings.store, settings.redis_url)) as client:
         head, answers = Reader(client, pipeline).lookup([row.entity for row in expected])
         wrong = RedisTable(client, pipeline).differing(head, expected)

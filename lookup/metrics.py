@@ -1,16 +1,17 @@
 """What the read API counts and times, in Prometheus's text format."""
 
 import datetime as dt
-import math
 import os
 from collections import Counter as Tally
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from lookup.fallback import is_stale
 from schemas.answer import Answer
-from schemas.keys import Head
+from schemas.head import Head
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SHARED = "PROMETHEUS_MULTIPROC_DIR"
@@ -27,54 +28,67 @@ class Metrics:
     """The counts of one server; its label values are routes, statuses and served tables, never what a client sent."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._requests = Counter("almanac_requests", "HTTP requests.", ("route", "status"), registry=self._registry)
-        self._seconds = Histogram(
-            "almanac_request_seconds",
-            "From request to response.",
-            ("route",),
-            buckets=_BUCKETS,
-            registry=self._registry,
+        registry = self._registry = CollectorRegistry()
+        requests = Counter("almanac_requests", "HTTP requests.", ("route", "status"), registry=registry)
+        seconds = Histogram(
+            "almanac_request_seconds", "From request to response.", ("route",), buckets=_BUCKETS, registry=registry
         )
-        self._lookups = Counter("almanac_lookups", "Entities asked for.", ("table", "status"), registry=self._registry)
+        lookups = Counter("almanac_lookups", "Entities asked for.", ("table", "status"), registry=registry)
+        flagged = Counter("almanac_flagged", "Answers given without the store.", ("table", "flag"), registry=registry)
+        self._in_flight = Gauge(
+            "almanac_requests_in_flight", "Being answered now.", registry=registry, multiprocess_mode="livesum"
+        )
+        # Looking a child up by its labels takes longer than counting.
+        self._request = cache(lambda route, status: requests.labels(route, status).inc)
+        self._observe = cache(lambda route: seconds.labels(route).observe)
+        self._lookup = cache(lambda table, status: lookups.labels(table, status).inc)
+        self._flag = cache(lambda table, flag: flagged.labels(table, flag).inc)
 
-    def request(self, route: str, status: int, seconds: float) -> None:
-        self._requests.labels(route, status).inc()
-        self._seconds.labels(route).observe(seconds)
+    def begin(self) -> None:
+        self._in_flight.inc()
 
-    def lookups(self, table: str, answers: Iterable[Answer]) -> None:
+    def end(self, route: str, status: int, seconds: float) -> None:
+        self._in_flight.dec()
+        self._request(route, status)()
+        self._observe(route)(seconds)
+
+    def lookups(self, table: str, answers: Sequence[Answer]) -> None:
+        if len(answers) == 1:
+            self._lookup(table, answers[0].status)()
+            return
         for status, count in Tally(answer.status for answer in answers).items():
-            self._lookups.labels(table, status).inc(count)
+            self._lookup(table, status)(count)
 
-    def page(self, heads: Mapping[str, Head | None], now: dt.datetime) -> bytes:
+    def flagged(self, table: str, flag: str, count: int) -> None:
+        self._flag(table, flag)(count)
+
+    def page(self, heads: Mapping[str, object], now: dt.datetime, *, is_open: bool) -> bytes:
         """The counts of all workers, and what is live now.
 
         Args:
-            heads: Table -> its live head, None where it could not be read.
+            heads: Table -> its live head; anything else where it could not be read.
             now: Aware; ages are measured from here.
+            is_open: Whether this worker's circuit to Redis is.
         """
         counts = self._registry
         if _SHARED in os.environ:
             counts = CollectorRegistry()
             MultiProcessCollector(counts)  # type: ignore[no-untyped-call]
-        return generate_latest(counts) + generate_latest(_live(heads, now))
+        return generate_latest(counts) + generate_latest(_live(heads, now, is_open=is_open))
 
 
-def _live(heads: Mapping[str, Head | None], now: dt.datetime) -> CollectorRegistry:
+def _live(heads: Mapping[str, object], now: dt.datetime, *, is_open: bool) -> CollectorRegistry:
     registry = CollectorRegistry()
+    circuit = Gauge("almanac_circuit_open", "1 where this worker does not ask Redis for now.", registry=registry)
     readable = Gauge("almanac_table_up", "1 where the table's head can be read.", ("table",), registry=registry)
     version = Gauge("almanac_head_version", "The live release.", ("table",), registry=registry)
     age = Gauge("almanac_scored_age_seconds", "Since the live release was scored.", ("table",), registry=registry)
+    stale = Gauge("almanac_table_stale", "1 where that is longer than declared.", ("table",), registry=registry)
+    circuit.set(is_open)
     for table, head in heads.items():
-        readable.labels(table).set(head is not None)
-        if head is not None:
+        readable.labels(table).set(isinstance(head, Head))
+        if isinstance(head, Head):
             version.labels(table).set(head.release)
-            age.labels(table).set(_seconds_since(head.scored_at, now))
+            age.labels(table).set(now.timestamp() - head.scored_epoch)
+            stale.labels(table).set(is_stale(head, now.timestamp()))
     return registry
-
-
-def _seconds_since(text: str, now: dt.datetime) -> float:
-    try:
-        return (now - dt.datetime.fromisoformat(text)).total_seconds()
-    except (ValueError, TypeError):  # not a time, or one without a zone: the other figures still stand
-        return math.nan

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+import msgspec
 
 from schemas.answer import Answer, ErrorBody, Health, LookupRequest, LookupResponse, Readiness, UnknownAnswer
 
 _MODELS = (Answer, UnknownAnswer, LookupRequest, LookupResponse, ErrorBody, Health, Readiness)
-_REFERENCE = "#/components/schemas/{model}"
+_REFERENCE = "#/components/schemas/{name}"
 
 _STORE_ERRORS = {
     500: "What is published cannot be read (`ROW_DECODE`, `STORE_POINTER_FORMAT`, ...), or a defect (`INTERNAL`).",
@@ -20,7 +19,7 @@ _METHOD = {405: "`METHOD`: the Allow header names the methods there are."}
 
 def document() -> dict[str, Any]:
     """OpenAPI 3.1 of all routes."""
-    _, schemas = models_json_schema([(model, "serialization") for model in _MODELS], ref_template=_REFERENCE)
+    _, schemas = msgspec.json.schema_components(_MODELS, ref_template=_REFERENCE)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -44,7 +43,7 @@ def document() -> dict[str, Any]:
             "/metrics": {"get": _text("Counts and times in Prometheus's text format.", "text/plain")},
             "/openapi.json": {"get": _text("This document.", "application/json")},
         },
-        "components": {"schemas": schemas["$defs"]},
+        "components": {"schemas": schemas},
     }
 
 
@@ -88,7 +87,7 @@ def _batch() -> dict[str, Any]:
     }
 
 
-def _plain(summary: str, model: type[BaseModel]) -> dict[str, Any]:
+def _plain(summary: str, model: type[msgspec.Struct]) -> dict[str, Any]:
     return {"summary": summary, "responses": _responses(model, {})}
 
 
@@ -96,7 +95,7 @@ def _text(summary: str, media_type: str) -> dict[str, Any]:
     return {"summary": summary, "responses": {"200": {"description": summary, "content": {media_type: {}}}}}
 
 
-def _responses(model: type[BaseModel], errors: dict[int, str]) -> dict[str, Any]:
+def _responses(model: type[msgspec.Struct], errors: dict[int, str]) -> dict[str, Any]:
     found = {"200": {"description": _first_line(model), "content": _content(_reference(model))}}
     return found | {
         str(status): {"description": description, "content": _content(_reference(ErrorBody))}
@@ -116,9 +115,9 @@ def _content(schema: dict[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
 
-def _reference(model: type[BaseModel]) -> dict[str, Any]:
-    return {"$ref": _REFERENCE.format(model=model.__name__)}
+def _reference(model: type[msgspec.Struct]) -> dict[str, Any]:
+    return {"$ref": _REFERENCE.format(name=model.__name__)}
 
 
-def _first_line(model: type[BaseModel]) -> str:
+def _first_line(model: type[msgspec.Struct]) -> str:
     return (model.__doc__ or model.__name__).partition("\n")[0]

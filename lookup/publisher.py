@@ -2,22 +2,19 @@
 
 import logging
 import time
-from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
-import pyarrow.parquet as pq
-
+from lookup.loader import in_threads
+from lookup.rows import StoredRows, checksum
 from lookup.store import Store
-from lookup.table import Flip, RedisTable, Row
+from lookup.table import Flip, RedisTable, Spread
 from schemas.errors import InputError, Problem, RefusedError, UnavailableError
-from schemas.keys import Head, encode_rows
+from schemas.head import Head
 from schemas.release import Event, LogEntry, Release, ReleaseState
-from schemas.run import ENTITY_ID, PREDICTIONS, RunManifest, columns_of
+from schemas.run import PREDICTIONS, PRIORS, RunManifest, columns_of
 
 logger = logging.getLogger(__name__)
-
-_SAMPLE_ROWS = 256
 
 
 class Outcome(StrEnum):
@@ -44,11 +41,47 @@ class Published(NamedTuple):
     retired: tuple[int, ...] = ()
 
 
+class Restored(NamedTuple):
+    """What a restoration found and did.
+
+    Attributes:
+        checksum: SHA-256 of all rows, in the store and in Redis.
+        was_whole: Whether nothing was left to do.
+    """
+
+    release: int
+    run_id: str
+    entities: int
+    checksum: str
+    was_whole: bool
+
+
 class Publisher:
     """Moves releases of one pipeline between its store and its table."""
 
-    def __init__(self, store: Store, table: RedisTable, *, keep: int = 3, grace_seconds: int = 300) -> None:
+    def __init__(
+        self,
+        store: Store,
+        table: RedisTable,
+        *,
+        keep: int = 3,
+        grace_seconds: int = 300,
+        replicas: int | None = None,
+        spread: Spread = in_threads,
+    ) -> None:
+        """The publisher of one pipeline.
+
+        Args:
+            store: Of the pipeline.
+            table: Of the same name.
+            keep: Versions kept in Redis.
+            grace_seconds: How long at least a version is kept that is no longer live.
+            replicas: How many must have a version before it goes live; all that are connected, when left out.
+            spread: Loads the files: in threads of this process, or wherever else.
+        """
         self._store = store
+        self._replicas = replicas
+        self._spread = spread
         self._table = table
         self._keep = keep
         self._grace_seconds = grace_seconds
@@ -94,15 +127,16 @@ class Publisher:
         )  # fmt: skip
         return Published(outcome, commit.release, run_id, manifest.counts.scored, previous, tuple(retired))
 
-    def roll_back(self, *, to: int | None = None, reason: str = "") -> Published:
+    def roll_back(self, *, to: int | None = None, reason: str = "", force: bool = False) -> Published:
         """Make an earlier release the live one again; recorded, and under a second while Redis keeps its version.
 
         Args:
             to: A release number; the one that was live before this one, when left out.
             reason: Kept in the log.
+            force: Go also to a release that was itself rolled back.
 
         Raises:
-            RefusedError: there is no such release, nothing came before, or it never passed.
+            RefusedError: there is no such release, nothing came before, it never passed, or it was rolled back.
         """
         self._preflight()
         head = self._table.head()
@@ -118,10 +152,40 @@ class Publisher:
             outcome = self._serve(manifest, live, self._held(manifest), allow_older=True)
             return Published(outcome, live.release, live.run_id, manifest.counts.scored, live.release)
         target = self._previous() if to is None else self._store.release(to)
+        if target.state is ReleaseState.ROLLED_BACK and not force:
+            raise _rolled_back(self._store.pipeline, target)
         manifest = self._store.verified(target.run_id)
         held = self._held(manifest, trust_once_live=True)
         self._serve(manifest, self._store.record_rollback(target, reason), held, allow_older=True)
         return Published(Outcome.LIVE, target.number, target.run_id, manifest.counts.scored, live.release)
+
+    def restore(self) -> Restored:
+        """Make Redis hold the live release again, whole, and follow it.
+
+        Raises:
+            RefusedError: nothing is live, or the table is another store's.
+            InputError: the run's files are damaged, or what Redis then holds is not what they say.
+            UnavailableError: Redis does not answer, or has no room.
+        """
+        self._preflight()
+        head = self._table.head()
+        live = self._recorded(head)
+        if live is None:
+            raise RefusedError(Problem("RESTORE", self._store.pipeline, "nothing is live", "a published release"))
+        manifest = self._store.verified(live.run_id)
+        stored = checksum((row.entity.encode(), row.value) for row in StoredRows(self._store, manifest))
+        held = self._held(manifest)
+        was_whole = held is not None and head is not None and head == held and self._table.checksum(held) == stored
+        if not was_whole:
+            if held is not None and self._table.checksum(held) != stored:
+                self._load(held, manifest)
+            self._serve(manifest, live, held, allow_older=True)
+        served = self._table.head()
+        found = self._table.checksum(served) if served else "no head"
+        if found != stored:
+            where = f"table '{self._store.pipeline}'"
+            raise InputError(Problem("STORE_ROWS", where, f"checksum {found[:12]}…", f"the store's {stored[:12]}…"))
+        return Restored(live.release, live.run_id, manifest.counts.scored, stored, was_whole)
 
     def _preflight(self) -> None:
         """Refuse a Redis that could drop predictions, and one whose head another store published."""
@@ -208,16 +272,7 @@ class Publisher:
 
     def _load(self, head: Head, manifest: RunManifest) -> None:
         """Load a version, then read back its count and a sample of its rows."""
-        sample: list[Row] = []
-        every = max(1, head.entities // _SAMPLE_ROWS)
-
-        def sampled() -> Iterator[Row]:
-            for index, row in enumerate(rows(self._store, manifest)):
-                if index % every == 0:
-                    sample.append(row)
-                yield row
-
-        self._table.load(head, sampled())
+        sample = self._table.load(head, StoredRows(self._store, manifest), replicas=self._replicas, spread=self._spread)
         where = f"{head.table} version {head.version}"
         if (found := self._table.count(head)) != head.entities:
             raise InputError(Problem("STORE_COUNT", where, f"{found} rows in Redis", f"{head.entities}"))
@@ -225,6 +280,9 @@ class Publisher:
             raise InputError(
                 Problem("STORE_ROWS", where, f"{len(wrong)} of {len(sample)} sampled rows differ", "the store's")
             )
+        if self._store.manifest(manifest.run_id).content != manifest.content:
+            found_now = "an entity was erased from the run while it was loaded"
+            raise UnavailableError(Problem("IN_CHANGED", where, found_now, "publish again: what was loaded is dropped"))
 
 
 def _rolled_back(where: str, release: Release) -> RefusedError:
@@ -241,20 +299,13 @@ def head_of(manifest: RunManifest, entry: LogEntry, *, version: int) -> Head:
         date=manifest.date.isoformat(),
         version=version,
         token=entry.token,
+        layout=manifest.layout,
+        format=2 if manifest.layout == "string" else 1,
         buckets=manifest.buckets,
         entities=manifest.counts.scored,
         columns=columns_of(manifest),
         run_id=manifest.run_id,
         scored_at=manifest.scored_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        priors=sum(file.rows for file in manifest.files_in(PRIORS)),
+        serving=manifest.serving,
     )
-
-
-def rows(store: Store, manifest: RunManifest) -> Iterator[Row]:
-    """The published rows of a run, in the order of its files."""
-    columns = columns_of(manifest)
-    names = [spec.name for spec in columns]
-    for file in manifest.files_in(PREDICTIONS):
-        with pq.ParquetFile(store.run_folder(manifest.run_id) / file.path) as parquet:
-            for batch in parquet.iter_batches(columns=[ENTITY_ID, *names]):
-                values = encode_rows(columns, [batch.column(name).to_pylist() for name in names])
-                yield from map(Row, batch.column(ENTITY_ID).to_pylist(), values)

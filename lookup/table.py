@@ -1,17 +1,21 @@
 """The Redis side of a release: versions loaded beside the live one, and one head to flip."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from itertools import groupby, islice
-from typing import Any, NamedTuple, cast
+from itertools import pairwise
+from typing import cast
 
-import redis
-
-from lookup.connect import redis_errors
-from schemas.errors import DeclarationError, InputError, Problem, RefusedError
-from schemas.keys import Head, bucket_key, bucket_of, head_key, read_head, versions_key
-
-_BUCKETS_PER_WRITE = 512
+from lookup.bulk import RowsOf, checksum_of, count, exists, no_rows, unlink
+from lookup.capacity import Plan, plan, refuse_eviction, refuse_what_does_not_fit, server_of
+from lookup.connect import Client, address_of_client, redis_errors
+from lookup.follower import row_commands
+from lookup.loader import Load, Loaded, in_threads, load_priors, method_of
+from lookup.rows import Part, Row, Rows
+from lookup.wire import packed
+from lookup.wires import Wires
+from schemas.errors import InputError, Problem, RefusedError
+from schemas.head import Head, read_head
+from schemas.keys import head_key, versions_key
 
 # KEYS: 1 the head, 2 when each version left it, 3 the versions. ARGV: 1 the new head, 2 its token, 3 its version, 4 its
 # date, or nothing where an older date may replace a newer one.
@@ -52,6 +56,10 @@ return 1
 """
 
 
+Spread = Callable[[Callable[[Part], Loaded], Sequence[Part]], list[Loaded]]
+"""Calls the loader with each part, in order or not, and returns what became of each, in order."""
+
+
 class Flip(StrEnum):
     """How a flip ended."""
 
@@ -61,17 +69,21 @@ class Flip(StrEnum):
     OLDER = "older"
 
 
-class Row(NamedTuple):
-    entity: str
-    value: bytes
-
-
 class RedisTable:
     """One table on one Redis."""
 
-    def __init__(self, client: redis.Redis, table: str) -> None:
+    def __init__(self, client: Client, table: str, *, rows_of: RowsOf = no_rows) -> None:
+        """The table of that name.
+
+        Args:
+            client: A connection that may write it.
+            table: Its name.
+            rows_of: Finds the rows of a version, whose keys in the layout `string` only they tell.
+        """
         self.name = table
         self._client = client
+        self._address = address_of_client(client)
+        self._rows_of = rows_of
         self._left_key = f"{versions_key(table)}:left"
         self._dropping_key = f"{versions_key(table)}:dropping"
 
@@ -81,69 +93,74 @@ class RedisTable:
             raw = self._client.get(head_key(self.name))
         return None if raw is None else read_head(cast("bytes", raw), self.name)
 
+    def plan(self, head: Head, rows: Rows) -> list[Plan]:
+        """What loading the version needs, for each server that gets a part of it."""
+        with Wires(self._address) as wires:
+            servers = [server_of(info) for info in wires.info("memory", "server")]
+        return [plan(head, rows, server, share=1 / len(servers)) for server in servers]
+
     def preflight(self) -> None:
         """Refuse a server that could drop predictions without a word.
 
         Raises:
             DeclarationError: its eviction policy is not noeviction.
         """
-        with redis_errors(f"table '{self.name}'"):
-            policy = self._client.info("memory")["maxmemory_policy"]
-        if policy != "noeviction":
-            raise DeclarationError(
-                Problem("STORE_POLICY", "Redis maxmemory-policy", f"{policy} would drop predictions", "noeviction")
-            )
+        with Wires(self._address) as wires:
+            for info in wires.info("memory"):
+                refuse_eviction(info["maxmemory_policy"])
 
-    def load(self, head: Head, rows: Iterable[Row]) -> None:
+    def load(self, head: Head, rows: Rows, *, spread: Spread = in_threads, replicas: int | None = None) -> list[Row]:
         """Write a version's rows beside the live one. Writing it again changes nothing.
 
         Args:
             head: Of the version.
             rows: Grouped by bucket, ids ascending within one, as the store's files have them.
+            spread: Loads the parts: in threads of this process, or wherever else.
+            replicas: How many must have the rows; all that are connected, when left out.
+
+        Returns:
+            Some of the rows, to be read back.
 
         Raises:
             InputError: an id comes twice, or the rows are not in that order.
             RefusedError: another publisher's head has a larger token, so that these rows may be gone already; or the
-                version in Redis is another store's.
+                version in Redis is another store's, or its keys are another program's.
+            UnavailableError: Redis does not answer or has no room, or too few replicas have the rows.
         """
-        self._refuse_overtaken(head)
-        known = self.versions().get(head.version)
+        served = self._refuse_overtaken(head)
+        known = self.versions().get(head.version) or (served if served and served.version == head.version else None)
         if known and known.run_id != head.run_id:
             where = f"{versions_key(self.name)} {head.version}"
             raise RefusedError(
                 Problem("STORE_FOREIGN", where, f"run {known.run_id} of another store", f"this store's {head.run_id}")
             )
-        with redis_errors(f"loading {self.name} version {head.version}"):
-            groups = groupby(_in_order(head, rows), key=lambda row: bucket_of(row.entity, head.buckets))
-            while True:
-                pipeline = self._client.pipeline(transaction=False)
-                # With every write, the first and the last: whoever dropped the version meanwhile finds these rows too.
-                pipeline.hset(versions_key(self.name), str(head.version), head.model_dump_json())
-                for bucket, group in islice(groups, _BUCKETS_PER_WRITE):
-                    fields: dict[Any, Any] = {row.entity: row.value for row in group}
-                    pipeline.hset(bucket_key(self.name, head.version, bucket), mapping=fields)
-                if len(pipeline.execute()) == 1:
-                    break
+        if known is None and exists(self._address, head, rows):
+            where, found = f"{self.name} version {head.version}", "another program's keys under names of ours"
+            raise RefusedError(Problem("STORE_FOREIGN", where, found, "keys that only Almanac writes; remove them"))
+        for needed in self.plan(head, rows):
+            refuse_what_does_not_fit(needed, f"loading {self.name} version {head.version}")
+        method = method_of(self._address, head) if head.layout == "bucket" else "hset"
+        wanted = self._replicas() if replicas is None else replicas
+        loaded = spread(Load(self._address, head, method, wanted), rows.parts)
+        load_priors(self._address, head, rows.priors)
+        self._refuse_overlap(head, loaded)
         self._refuse_overtaken(head)
+        return [row for part in loaded for row in part.sample]
 
     def count(self, head: Head) -> int:
-        """Rows that Redis holds of a version: the sum of its buckets' lengths."""
-        total = 0
-        with redis_errors(f"counting {self.name} version {head.version}"):
-            for keys in _chunks(self._bucket_keys(head)):
-                pipeline = self._client.pipeline(transaction=False)
-                for key in keys:
-                    pipeline.hlen(key)
-                total += sum(pipeline.execute())
-        return total
+        """Rows that Redis holds of a version: the sum of its buckets' lengths, or of the keys that exist."""
+        return count(self._address, head, self._rows_of)
+
+    def checksum(self, head: Head) -> str:
+        """The checksum of all rows that Redis holds of a version: that of the store, where they are the same."""
+        return checksum_of(self._address, head, self._rows_of)
 
     def differing(self, head: Head, sample: Sequence[Row]) -> list[str]:
         """The ids of the sample whose stored value is not the given one."""
-        with redis_errors(f"reading back {self.name} version {head.version}"):
-            pipeline = self._client.pipeline(transaction=False)
-            for row in sample:
-                pipeline.hget(bucket_key(self.name, head.version, bucket_of(row.entity, head.buckets)), row.entity)
-            return [row.entity for row, found in zip(sample, pipeline.execute(), strict=True) if found != row.value]
+        commands = row_commands(head, [row.entity for row in sample])
+        with Wires(self._address) as wires:
+            found = wires.ask([command[1].encode() for command in commands], [packed(*each) for each in commands])
+        return [row.entity for row, value in zip(sample, found, strict=True) if value != row.value]
 
     def flip(self, head: Head, *, allow_older: bool = False) -> Flip:
         """Make readers follow `head`.
@@ -216,9 +233,8 @@ class RedisTable:
         return claimed
 
     def _unlink(self, head: Head) -> None:
+        unlink(self._address, head, self._rows_of)
         with redis_errors(f"dropping {self.name} version {head.version}"):
-            for keys in _chunks(self._bucket_keys(head)):
-                self._client.unlink(*keys)
             self._client.hdel(self._dropping_key, str(head.version))
 
     def _heads(self, key: str) -> dict[int, Head]:
@@ -227,10 +243,12 @@ class RedisTable:
         heads = [read_head(cast("bytes", raw), self.name) for raw in found]
         return {head.version: head for head in heads}
 
-    def _refuse_overtaken(self, head: Head) -> None:
+    def _refuse_overtaken(self, head: Head) -> Head | None:
+        """The head that is served, which is not one with a larger token."""
         served = self.head()
         if served and served.token > head.token:
             raise self._fenced(head, served.token)
+        return served
 
     def _fenced(self, head: Head, token: int) -> RefusedError:
         return RefusedError(
@@ -242,23 +260,13 @@ class RedisTable:
             )
         )
 
-    def _bucket_keys(self, head: Head) -> Iterator[str]:
-        return (bucket_key(self.name, head.version, bucket) for bucket in range(head.buckets))
+    def _refuse_overlap(self, head: Head, loaded: Sequence[Loaded]) -> None:
+        """Each part has buckets of its own, or an id could be in two of them."""
+        spans = [(part.first, part.last) for part in loaded if part.rows]
+        if any(before[1] >= after[0] for before, after in pairwise(spans)):
+            where = f"{head.table} run {head.run_id}"
+            raise InputError(Problem("ROW_ORDER", where, "a bucket in two files", "each bucket in one, in order"))
 
-
-def _chunks(keys: Iterator[str]) -> Iterator[list[str]]:
-    while chunk := list(islice(keys, _BUCKETS_PER_WRITE)):
-        yield chunk
-
-
-def _in_order(head: Head, rows: Iterable[Row]) -> Iterator[Row]:
-    last: tuple[int, bytes] = (-1, b"")
-    for row in rows:
-        position = (bucket_of(row.entity, head.buckets), row.entity.encode())
-        if position <= last:
-            what = "an id twice" if position == last else "rows out of order"
-            raise InputError(
-                Problem("ROW_ORDER", f"{head.table} run {head.run_id}", what, "ids once, grouped by bucket, ascending")
-            )
-        last = position
-        yield row
+    def _replicas(self) -> int:
+        with Wires(self._address) as wires:
+            return min(int(info.get("connected_slaves", 0)) for info in wires.info("replication"))

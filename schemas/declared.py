@@ -48,6 +48,19 @@ def pipeline_folders(settings: Settings) -> list[Path]:
     return sorted(path.parent for path in settings.pipelines.glob(f"*/{PIPELINE_FILE}"))
 
 
+def declared_names(settings: Settings) -> list[str]:
+    """The names of all declared pipelines.
+
+    Raises:
+        DeclarationError: there is none.
+    """
+    if names := [folder.name for folder in pipeline_folders(settings)]:
+        return names
+    raise DeclarationError(
+        Problem("CFG_NOT_FOUND", str(settings.pipelines), "no pipeline is declared", "<name>/pipeline.yaml")
+    )
+
+
 def load_pipeline(settings: Settings, name: str) -> DeclaredPipeline:
     """The pipeline of that name.
 
@@ -71,7 +84,7 @@ def read_folder(folder: Path) -> DeclaredPipeline:
         DeclarationError: with every problem of the folder that could be found at once.
     """
     document = read_document(folder / PIPELINE_FILE, name=f"{folder.name}/{PIPELINE_FILE}")
-    pipeline = _validated(Pipeline, document)
+    pipeline = validated(Pipeline, document)
     if pipeline.pipeline != folder.name:
         raise DeclarationError(
             Problem(
@@ -86,7 +99,7 @@ def read_folder(folder: Path) -> DeclaredPipeline:
         folder=folder,
         pipeline=pipeline,
         features_sql=_read_sql(folder / pipeline.features.sql, f"{folder.name}/{pipeline.features.sql}"),
-        suites=_validated(Suites, read_document(folder / suites_name, name=f"{folder.name}/{suites_name}")),
+        suites=validated(Suites, read_document(folder / suites_name, name=f"{folder.name}/{suites_name}")),
     )
 
 
@@ -97,7 +110,12 @@ def _read_sql(path: Path, name: str) -> str:
     return text
 
 
-def _validated(model: type[_Model], document: Document) -> _Model:
+def validated(model: type[_Model], document: Document) -> _Model:
+    """What a document declares.
+
+    Raises:
+        DeclarationError: with every problem of the document, each with its line.
+    """
     try:
         return model.model_validate(document.data)
     except ValidationError as err:

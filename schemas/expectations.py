@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.pipeline import Declared
+from schemas.strict import Declared
 
 _ORDERED = (("min_value", "max_value"), ("min_length", "max_length"))
 

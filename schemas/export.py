@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from schemas.bundle import BundleManifest
 from schemas.expectations import Suites
-from schemas.keys import Head
+from schemas.head import Head
 from schemas.pipeline import Pipeline
 from schemas.release import LogEntry
 from schemas.report import Report

@@ -5,35 +5,12 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, field_validator, model_validator
 
-NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
-COLUMN_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,126}$"
+from schemas.publication import Fallback, Freshness, Publish
+from schemas.strict import Column, Declared, Name, Share, invalid
 
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Column = Annotated[str, Field(pattern=COLUMN_PATTERN)]
-Share = Annotated[float, Field(ge=0, le=1)]
 ColumnType = Literal["string", "int32", "int64", "float32", "float64", "bool", "date", "timestamp"]
-
-
-class Declared(BaseModel):
-    """A part of the declaration: frozen, strictly typed, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, data: Any) -> Any:
-        # Before the fields are read, so that a misspelt key is not also reported as a missing one.
-        if isinstance(data, dict) and (unknown := [key for key in data if key not in cls.model_fields]):
-            raise PydanticCustomError("unknown_keys", "unknown keys", {"keys": unknown, "known": [*cls.model_fields]})
-        return data
-
-
-def _invalid(message: str, *at: str) -> PydanticCustomError:
-    """An error of the key `at`, below the part that is being checked, so that its line can be shown."""
-    return PydanticCustomError("invalid", "{message}", {"message": message, "at": at})
 
 
 class Source(Declared):
@@ -84,8 +61,8 @@ class Features(Declared):
     """The columns that features.sql computes and the models read."""
 
     sql: str = Field("features.sql", description="A Spark SQL query beside this file; `:ds` is the logical date.")
-    numeric: list[Column] = []
-    categorical: list[Column] = []
+    numeric: list[Column] = Field([])
+    categorical: list[Column] = Field([])
 
     @property
     def columns(self) -> list[str]:
@@ -164,7 +141,7 @@ class Training(Declared):
         # Here, because a union reports each of its four types in turn.
         for name, value in params.items() if isinstance(params, dict) else ():
             if not isinstance(value, str | int | float) or (isinstance(value, float) and not math.isfinite(value)):
-                raise _invalid(f"found {value!r}; expected text, a number, true or false", str(name))
+                raise invalid(f"found {value!r}; expected text, a number, true or false", str(name))
         return params
 
     @model_validator(mode="after")
@@ -219,13 +196,6 @@ class Checks(Declared):
     slices: Slices | None = None
 
 
-class Publish(Declared):
-    """How a release is kept in the lookup table."""
-
-    keep: int = Field(3, ge=2, le=100, description="Versions kept in Redis; a rollback to one of them moves no data.")
-    grace_seconds: int = Field(300, ge=0, description="A version that is no longer live is kept at least this long.")
-
-
 class Pipeline(Declared):
     """One declared pipeline."""
 
@@ -234,14 +204,16 @@ class Pipeline(Declared):
     owner: str = Field(min_length=1)
     schedule: str | None = Field("@daily", description="Cron or preset of Airflow; null for manual runs only.")
     start: dt.date = Field(description="The first logical date.")
-    tags: list[str] = []
+    tags: list[str] = Field([])
     entity: Entity
     sources: dict[Name, Source] = Field(min_length=1)
     features: Features
-    rules: list[Rule] = []
+    rules: list[Rule] = Field([])
     models: Models = Models()
     training: Training
     checks: Checks = Checks()
+    fallback: Fallback = Fallback()
+    freshness: Freshness = Freshness()
     publish: Publish = Publish()
 
     @model_validator(mode="after")
@@ -249,31 +221,35 @@ class Pipeline(Declared):
         source = self.sources.get(self.entity.source)
         if source is None:
             known = ", ".join(self.sources)
-            raise _invalid(f"'{self.entity.source}' is not declared under sources: {known}", "entity", "source")
+            raise invalid(f"'{self.entity.source}' is not declared under sources: {known}", "entity", "source")
         forbidden = {column.lower() for column in source.forbidden}
         if hidden := [column for column in self.entity.key if column.lower() in forbidden]:
-            raise _invalid(f"key columns may not be forbidden: {', '.join(hidden)}", "entity", "key")
+            raise invalid(f"key columns may not be forbidden: {', '.join(hidden)}", "entity", "key")
         if twice := _twice(self.entity.key):
-            raise _invalid(f"declared twice: {', '.join(twice)}", "entity", "key")
+            raise invalid(f"declared twice: {', '.join(twice)}", "entity", "key")
         if source.columns and (
             missing := [k for k in self.entity.key if k not in source.columns and k != source.partition_by]
         ):
             found = f"{', '.join(missing)} is not a column of source '{self.entity.source}'"
-            raise _invalid(found, "entity", "key")
+            raise invalid(found, "entity", "key")
         if self.checks.slices:
             columns = {*self.features.columns, *self.entity.key}
             if unknown := [column for column in self.checks.slices.columns if column not in columns]:
                 found = f"{', '.join(unknown)} is neither a feature nor a key column"
-                raise _invalid(found, "checks", "slices", "columns")
+                raise invalid(found, "checks", "slices", "columns")
+        for position, segment in enumerate(self.fallback.segments):
+            if unknown := [column for column in segment if column not in self.entity.key]:
+                found = f"{', '.join(unknown)} is not a key column: {', '.join(self.entity.key)}"
+                raise invalid(found, "fallback", "segments", str(position))
         if bool(source.partition_by) != bool(self.training.start):
-            raise _invalid("start and end go with a partitioned entity source, and it with them", "training", "start")
+            raise invalid("start and end go with a partitioned entity source, and it with them", "training", "start")
         if twice := _twice([rule.name for rule in self.rules]):
-            raise _invalid(f"declared twice: {', '.join(twice)}", "rules")
+            raise invalid(f"declared twice: {', '.join(twice)}", "rules")
         if not re.fullmatch(r"[A-Za-z0-9_.-]+\.sql", self.features.sql):
-            raise _invalid(f"{self.features.sql!r} must be the name of a .sql file beside this one", "features", "sql")
+            raise invalid(f"{self.features.sql!r} must be the name of a .sql file beside this one", "features", "sql")
         if not re.fullmatch(r"[A-Za-z0-9_.-]+\.ya?ml", self.checks.expectations):
             found = f"{self.checks.expectations!r} must be the name of a .yaml file beside this one"
-            raise _invalid(found, "checks", "expectations")
+            raise invalid(found, "checks", "expectations")
         return self
 
 

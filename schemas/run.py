@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.keys import ColumnSpec
+from schemas.head import ColumnSpec, Layout, Serving
 
 RUN_FORMAT = 1
 MANIFEST_FILE = "manifest.json"
@@ -15,12 +15,14 @@ REPORT_PAGE = "report.html"
 PREDICTIONS = "predictions"
 FEATURES = "features"
 QUARANTINE = "quarantine"
+PRIORS = "priors"
 
 ENTITY_ID = "entity_id"
 REASONS = "reasons"
 ROUTE_COLUMNS = ("model", "variant", "status")
+SCORED_AT = "scored_at"  # a column only where rows were carried over: their own time, in seconds since 1970, else nil
 CHAMPION = "champion"
-SCORED = "scored"
+SCORED, CARRIED = "scored", "carried"
 
 
 class _Record(BaseModel):
@@ -46,13 +48,14 @@ class SourceFile(_Record):
 
 
 class Counts(_Record):
-    """Every entity is accounted for: entities = scored + quarantined."""
+    """Every entity is accounted for: entities = scored + quarantined + erased."""
 
     entities: int
     scored: int
     quarantined: int
     collapsed: int = Field(description="Identical duplicate rows that were kept once.")
     reasons: dict[str, int] = {}
+    erased: int = 0
 
 
 class Parity(_Record):
@@ -78,6 +81,9 @@ class RunManifest(_Record):
     buckets: int
     counts: Counts
     content: str = Field(description="SHA-256 over the prediction files' digests: equal runs have equal content.")
+    verified_content: str | None = Field(None, description="What was verified, before entities were erased.")
+    layout: Layout = "bucket"
+    serving: Serving = Serving()
     files: tuple[DataFile, ...]
     sources: tuple[SourceFile, ...]
     parity: tuple[Parity, ...]
@@ -93,5 +99,5 @@ def columns_of(manifest: RunManifest) -> tuple[ColumnSpec, ...]:
         *manifest.outputs,
         ColumnSpec(name="model", type="enum", values=tuple(sorted(set(manifest.models.values())))),
         ColumnSpec(name="variant", type="enum", values=tuple(sorted(manifest.models))),
-        ColumnSpec(name="status", type="enum", values=(SCORED,)),
+        ColumnSpec(name="status", type="enum", values=(SCORED, CARRIED)),
     )

@@ -22,21 +22,25 @@ from typer.testing import CliRunner
 from jobs.cli import app
 from lookup.connect import connect
 from lookup.reader import Reader
-from lookup.table import Flip, RedisTable, Row
+from lookup.rows import Row
+from lookup.table import Flip, RedisTable
 from schemas.errors import DeclarationError
 from schemas.expectations import Suites
-from schemas.keys import ColumnSpec, Head, encode_rows, head_key
+from schemas.head import ColumnSpec, Head
+from schemas.keys import head_key
 from schemas.pipeline import Pipeline
+from schemas.row import encode_rows
+from tests.lookup.given import GivenRows
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE = [path for folder in ("schemas", "lookup", "validation", "jobs") for path in (ROOT / folder).glob("*.py")]
 # Names with a code's form that are none.
 _NO_CODE = re.compile(
-    r"(ALMANAC|PYSPARK|OMP)_.*|SPARK_(LOCAL_IP|CONF_DIR)|(MALFORMED|FAILED_READ|CANNOT_READ)_.*"
+    r"(ALMANAC|PYSPARK|OMP)_.*|UNEXPECTED_EOF|SPARK_(LOCAL_IP|CONF_DIR)|(MALFORMED|FAILED_READ|CANNOT_READ)_.*"
     r"|JAVA_HOME|GX_ANALYTICS_ENABLED|PROMETHEUS_MULTIPROC_DIR"
 )
-_RAISERS = {"Problem", "_error", "_refused", "_RequestError"}
+_RAISERS = {"Problem", "_error", "error", "_refused", "RequestError", "Refusal"}
 # What a run or a person makes; a page may name it, the repository does not hold it.
 _MADE = re.compile(r"\.almanac|data/|dags/(churn|<|NAME)|runs/|bundles/|releases/|redis/|quarantine/|predictions/|/")
 
@@ -193,7 +197,7 @@ def published(client: redis.Redis, table: str) -> Head:
         scored_at="2013-07-01T00:00:00Z",
     )
     (value,) = encode_rows(_COLUMNS, [[0.25], ["bundle-1"], ["champion"], ["scored"]])
-    RedisTable(client, table).load(head, [Row("UA:1545:EWR:2013-07-01", value)])
+    RedisTable(client, table).load(head, GivenRows([Row("UA:1545:EWR:2013-07-01", value)]))
     RedisTable(client, table).flip(head)
     return head
 
@@ -225,22 +229,23 @@ def test_the_documented_rights_are_enough_to_publish_and_to_read_and_for_no_more
     is_7 = int(str(redis_client.info("server")["redis_version"]).partition(".")[0]) >= 7
     urls = {}
     for user in ("almanac_reader", "almanac_publisher"):
-        setuser(user, "reset", ">secret", *rights_of(user, read_only_keys=is_7))
+        rights = rights_of(user.replace("almanac", "almanac_flight_delay"), read_only_keys=is_7)
+        setuser(user, *rights, ">secret")
         urls[user] = redis_url.replace("//", f"//{user}:secret@")
     try:
         with connect(urls["almanac_publisher"]) as client, connect(urls["almanac_reader"]) as reading:
-            table = RedisTable(client, "flights")
+            table = RedisTable(client, "flight_delay")
             table.preflight()
-            head = published(client, "flights")
+            head = published(client, "flight_delay")
             later = head.model_copy(update={"version": 2, "token": 2})
-            table.load(later, [])
+            table.load(later, GivenRows([Row("UA:1545:EWR:2013-07-01", b"\x90")]))
             assert (table.count(head), table.flip(later)) == (1, Flip.FLIPPED)
             assert table.retire(keep=1, grace_seconds=0) == [1]
-            assert Reader(reading, "flights").lookup(["x"])[1][0].status == "unknown"
+            assert Reader(reading, "flight_delay").lookup(["x"])[1][0].status == "unknown"
             with pytest.raises(DeclarationError, match="STORE_ACL"):
-                RedisTable(reading, "flights").flip(head)
+                RedisTable(reading, "flight_delay").flip(head)
             with pytest.raises(redis.exceptions.NoPermissionError):
-                reading.set(head_key("flights"), "x")
+                reading.set(head_key("flight_delay"), "x")
             with pytest.raises(redis.exceptions.NoPermissionError):
                 client.get("another programs key")
     finally:

@@ -28,6 +28,9 @@ COMMANDS = (
     "demo-data",
     "demo",
     "schema",
+    "key",
+    "acl",
+    "misses",
 )
 HEAVY = ("pyspark", "lightgbm", "great_expectations", "pandas", "sklearn", "airflow", "sqlglot")
 

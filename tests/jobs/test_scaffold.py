@@ -22,8 +22,8 @@ from jobs.scaffold import scaffold
 from jobs.scaffold_decisions import decisions, told
 from schemas.declared import DeclaredPipeline, read_folder
 from schemas.errors import AlmanacError, DeclarationError, InputError
-from schemas.pipeline import COLUMN_PATTERN
 from schemas.settings import Settings
+from schemas.strict import COLUMN_PATTERN
 
 TODAY = dt.date(2026, 11, 21)
 ROWS = 40

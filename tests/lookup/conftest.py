@@ -25,8 +25,10 @@ from lookup.publisher import Publisher
 from lookup.store import Store
 from lookup.table import RedisTable
 from schemas.content import canonical_json, sha256_text
-from schemas.keys import ColumnSpec, Head, bucket_count, bucket_key, bucket_of, encode_rows, head_key
+from schemas.head import ColumnSpec, Head
+from schemas.keys import bucket_count, bucket_key, bucket_of, head_key
 from schemas.report import CheckResult, Report, Verdict
+from schemas.row import encode_rows
 from schemas.run import MANIFEST_FILE, PREDICTIONS, REPORT_FILE, Counts, RunManifest
 
 COLUMNS = (
@@ -35,7 +37,17 @@ COLUMNS = (
     ColumnSpec(name="variant", type="enum", values=("champion",)),
     ColumnSpec(name="status", type="enum", values=("scored",)),
 )
-_SERVE = "import json, os; from lookup.serve import serve; serve(**json.loads(os.environ['SERVE']))"
+_SERVE = """
+import json, os, pathlib
+from lookup.serve import Extras, Listening, serve
+from schemas.head import Serving
+given = json.loads(os.environ["SERVE"])
+files = {name: pathlib.Path(value) for name, value in given["files"].items()}
+tables = {name: Serving(**serving) for name, serving in given["tables"].items()}
+listening = Listening(**given["listening"], **{name: file for name, file in files.items() if "tls" in name})
+extras = Extras(access_log=given["access_log"], **{name: file for name, file in files.items() if "tls" not in name})
+serve(given["redis_url"], tables, listening, extras)
+"""
 
 PutVersion = Callable[..., Head]
 
@@ -110,15 +122,34 @@ class Server(NamedTuple):
                 self.ask("GET", "/healthz")
             except OSError:
                 time.sleep(0.05)
+            except http.client.HTTPException:
+                return  # one that speaks TLS
             else:
                 return
         raise AssertionError(f"the server did not start: {self.log.read_text()}")
 
 
 @contextmanager
-def _running(folder: Path, redis_url: str, tables: list[str], workers: int = 1) -> Iterator[Server]:
+def _running(
+    folder: Path,
+    redis_url: str,
+    tables: Iterable[str] | Mapping[str, Mapping[str, Any]],
+    workers: int = 1,
+    *,
+    access_log: bool = False,
+    **files: Path,
+) -> Iterator[Server]:
     port, log = free_port(), folder / "serve.log"
-    options = json.dumps({"redis_url": redis_url, "tables": tables, "port": port, "workers": workers})
+    servings = dict(tables) if isinstance(tables, Mapping) else {table: {} for table in tables}
+    options = json.dumps(
+        {
+            "redis_url": redis_url,
+            "tables": servings,
+            "listening": {"port": port, "workers": workers},
+            "access_log": access_log,
+            "files": {name: str(file) for name, file in files.items()},
+        }
+    )
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", _SERVE], stdout=output, stderr=output, env={**os.environ, "SERVE": options}
@@ -137,19 +168,27 @@ RunServer = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def run_server() -> RunServer:
-    """The context manager that runs a server, given a folder for its log, a Redis URL and the tables."""
+    """The context manager that runs a server, given a folder for its log, a Redis URL and the tables.
+
+    Tables are names, or names with what is declared of them; further options are those of `Extras` and `Listening`.
+    """
     return _running
 
 
 class OwnRedis:
     """A Redis that a test stops, kills and starts again on the same port, its rows on disk."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, program: str | None = None) -> None:
         # A cluster node takes the port 10,000 above its own too.
         self.port = next(port for port in iter(free_port, None) if port < 55_536)
         self.url = f"redis://127.0.0.1:{self.port}/0"
         folder.mkdir()
-        self._command = [*server_command(find_server(), folder, self.port), "--appendfsync", "always", *options]
+        self._command = [
+            *server_command(program or find_server(), folder, self.port),
+            "--appendfsync",
+            "always",
+            *options,
+        ]
         self.start()
 
     def start(self) -> None:
@@ -178,8 +217,8 @@ def own_redis(tmp_path: Path) -> Iterator[Callable[..., OwnRedis]]:
     """Starts such a Redis with further options: `own_redis("--requirepass", "secret")`."""
     started: list[OwnRedis] = []
 
-    def start(*options: str) -> OwnRedis:
-        started.append(OwnRedis(tmp_path / f"redis-{len(started)}", *options))
+    def start(*options: str, program: str | None = None) -> OwnRedis:
+        started.append(OwnRedis(tmp_path / f"redis-{len(started)}", *options, program=program))
         return started[-1]
 
     yield start

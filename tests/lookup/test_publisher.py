@@ -15,15 +15,18 @@ import redis
 
 from lookup.connect import connect
 from lookup.log import entry_for
-from lookup.publisher import Outcome, Published, Publisher, head_of, rows
+from lookup.publisher import Outcome, Published, Publisher, head_of
 from lookup.reader import Reader
+from lookup.rows import Row, StoredRows
 from lookup.store import Store
-from lookup.table import Flip, RedisTable, Row
+from lookup.table import Flip, RedisTable
 from schemas.errors import DeclarationError, InputError, RefusedError, UnavailableError
-from schemas.keys import Head, bucket_key, bucket_of, head_key
+from schemas.head import Head
+from schemas.keys import bucket_key, bucket_of, head_key
 from schemas.release import Event
 from schemas.report import Verdict
 from schemas.run import RunManifest
+from tests.lookup.given import GivenPart, GivenRows, InterruptedPart, halves, one_by_one
 
 MONDAY, TUESDAY, WEDNESDAY = (dt.date(2013, 7, day) for day in (1, 2, 3))
 OLD = {f"UA:{number}": 0.25 for number in range(200)}
@@ -56,7 +59,7 @@ def _keys_of(client: Client, version: int) -> list[bytes]:
 def _killed_behind_its_flip(staging: Any, table: RedisTable, manifest: RunManifest) -> Head:
     commit = staging.store.commit(manifest)
     head = head_of(manifest, commit, version=commit.sequence)
-    table.load(head, rows(staging.store, manifest))
+    table.load(head, StoredRows(staging.store, manifest))
     assert table.flip(head) is Flip.FLIPPED
     return head
 
@@ -296,7 +299,7 @@ def test_a_rollback_that_is_slower_than_the_rollback_after_it_is_fenced_out(
         slow = _PausedTable(client, "flights", before="flip")
         going_back = pool.submit(Publisher(staging.store, slow).roll_back)
         slow.wait_until_paused()
-        publisher.roll_back(to=2)
+        publisher.roll_back(to=2, force=True)
         slow.resume.set()
         with pytest.raises(RefusedError, match="PUBLISH_FENCED"):
             going_back.result()
@@ -396,14 +399,12 @@ class _PausedTable(RedisTable):
     def wait_until_paused(self) -> None:
         assert self._reached.wait(20)
 
-    def load(self, head: Head, rows: Iterable[Row]) -> None:
-        def paused() -> Iterable[Row]:
-            for index, row in enumerate(rows):
-                if index == head.entities // 2:
-                    self._pause("load")
-                yield row
-
-        super().load(head, paused())
+    def load(self, head: Head, rows: Any, **options: Any) -> list[Row]:
+        every = list(rows)
+        before, behind = halves(head, every)
+        given = GivenRows(every, priors=rows.priors)
+        given.parts = [GivenPart(before), InterruptedPart(behind, lambda: self._pause("load"))]
+        return super().load(head, given, **{**options, "spread": one_by_one})
 
     def flip(self, head: Head, *, allow_older: bool = False) -> Flip:
         self._pause("flip")
@@ -731,7 +732,8 @@ def test_a_version_whose_load_was_killed_half_way_is_loaded_whole_by_the_next_at
 ) -> None:
     manifest = staging.store.manifest(staging.run(MONDAY, OLD))
     commit = staging.store.commit(manifest)
-    table.load(head_of(manifest, commit, version=commit.sequence), list(rows(staging.store, manifest))[:90])
+    rows = GivenRows(list(StoredRows(staging.store, manifest))[:90])
+    table.load(head_of(manifest, commit, version=commit.sequence), rows)
 
     assert publisher.publish(manifest.run_id).outcome is Outcome.LIVE
     assert _served(redis_client) == (1, {0.25})
@@ -743,7 +745,7 @@ def test_rows_that_do_not_belong_to_the_version_stop_its_publication(
 ) -> None:
     redis_client.hset(bucket_key("flights", 1, 0), "foreign", b"row")
 
-    with pytest.raises(InputError, match=r"flights version 1: 201 rows in Redis; expected 200 \[STORE_COUNT\]"):
+    with pytest.raises(RefusedError, match=r"flights version 1: another program's keys .*STORE_FOREIGN"):
         publisher.publish(staging.run(MONDAY, OLD))
 
     assert table.head() is None
@@ -753,13 +755,14 @@ def test_rows_that_another_program_changes_while_they_load_stop_the_publication(
     staging: Any, redis_client: Client
 ) -> None:
     class Meddled(RedisTable):
-        def load(self, head: Any, rows: Iterable[Row]) -> None:
-            super().load(head, rows)
+        def load(self, head: Any, rows: Any, **options: Any) -> list[Row]:
+            sample = super().load(head, rows, **options)
             for key in redis_client.scan_iter("almanac:flights:1:*"):
                 for entity in redis_client.hkeys(key):
                     redis_client.hset(key, entity, b"other")
+            return sample
 
-    with pytest.raises(InputError, match=r"200 of 200 sampled rows differ; expected the store's \[STORE_ROWS\]"):
+    with pytest.raises(InputError, match=r"67 of 67 sampled rows differ; expected the store's \[STORE_ROWS\]"):
         Publisher(staging.store, Meddled(redis_client, "flights")).publish(staging.run(MONDAY, OLD))
 
     assert redis_client.get(head_key("flights")) is None

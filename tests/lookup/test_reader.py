@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import redis
 
-from lookup.connect import connect, connect_async
-from lookup.reader import AsyncReader, Reader
+from lookup.coalesce import AsyncReader, Lookups
+from lookup.connect import address_of, connect
+from lookup.reader import Reader
+from lookup.resp import Connection
 from schemas.answer import Answer
 from schemas.errors import InputError, RowDecodeError, UnavailableError
-from schemas.keys import Head, bucket_key, bucket_of, head_key
+from schemas.head import Head
+from schemas.keys import bucket_key, bucket_of, head_key
 
 Client = redis.Redis
 PutVersion = Callable[..., Head]
@@ -21,11 +24,11 @@ PutVersion = Callable[..., Head]
 
 def _lookup_async(url: str, ids: list[str]) -> tuple[Head, list[Answer]]:
     async def ask() -> tuple[Head, list[Answer]]:
-        client = connect_async(url)
+        lookups = Lookups(Connection(address_of(url)))
         try:
-            return await AsyncReader(client, "flights").lookup(ids)
+            return await AsyncReader(lookups, "flights").lookup(ids)
         finally:
-            await client.aclose()
+            lookups.close()
 
     return asyncio.run(ask())
 
@@ -61,7 +64,9 @@ def test_answers_come_in_the_order_asked_duplicates_and_unknown_ones_too(
         model="delay-1",
         variant="champion",
         scored_at="2013-07-01T04:00:00Z",
+        age_seconds=answers[0].age_seconds,
     )
+    assert answers[0].age_seconds == pytest.approx(time.time() - 1372651200, abs=60)
     assert answers[1].model is None
     assert answers[1].scored_at is None
 
@@ -92,10 +97,10 @@ def test_a_damaged_head_is_refused(lookup: Any, redis_url: str, redis_client: Cl
 def test_a_head_of_a_newer_format_is_refused(
     lookup: Any, redis_url: str, redis_client: Client, put_version: PutVersion
 ) -> None:
-    newer = put_version(redis_client, 3, {"UA:1": 0.25}).model_copy(update={"format": 2})
+    newer = put_version(redis_client, 3, {"UA:1": 0.25}).model_copy(update={"format": 3})
     redis_client.set(head_key("flights"), newer.model_dump_json())
 
-    with pytest.raises(InputError, match=r"format 2; expected at most 1; upgrade this reader \[FORMAT_TOO_NEW\]"):
+    with pytest.raises(InputError, match=r"format 3; expected at most 2; upgrade this reader \[FORMAT_TOO_NEW\]"):
         lookup(redis_url, ["UA:1"])
 
 
@@ -192,8 +197,8 @@ def test_concurrent_requests_of_one_event_loop_never_mix_versions(
         done.set()
 
     async def read() -> list[tuple[int, set[Any]]]:
-        client = connect_async(redis_url)
-        reader = AsyncReader(client, "flights")
+        lookups = Lookups(Connection(address_of(redis_url)))
+        reader = AsyncReader(lookups, "flights")
         seen = []
 
         async def follow() -> None:
@@ -202,7 +207,7 @@ def test_concurrent_requests_of_one_event_loop_never_mix_versions(
                 seen.append((head.release, {answer.outputs["score"] for answer in answers}))
 
         await asyncio.gather(*(follow() for _ in range(8)))
-        await client.aclose()
+        lookups.close()
         return seen
 
     publisher = threading.Thread(target=publish)

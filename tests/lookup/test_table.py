@@ -2,16 +2,19 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 
 from lookup.connect import connect
-from lookup.table import Flip, RedisTable, Row
+from lookup.rows import Row
+from lookup.table import Flip, RedisTable
+from lookup.wires import Wires
 from schemas.errors import DeclarationError, InputError, RefusedError, UnavailableError
-from schemas.keys import ColumnSpec, Head, bucket_key, bucket_of, head_key, versions_key
+from schemas.head import ColumnSpec, Head
+from schemas.keys import bucket_key, bucket_of, head_key, versions_key
+from tests.lookup.given import GivenPart, GivenRows, InterruptedPart, halves, in_order, one_by_one
 
 COLUMNS = (ColumnSpec(name="score", type="float64"),)
 
@@ -33,9 +36,8 @@ def _head(
     )
 
 
-def _rows(head: Head) -> list[Row]:
-    rows = [Row(f"UA:{number}", b"\x91" + bytes([number % 128])) for number in range(head.entities)]
-    return sorted(rows, key=lambda row: (bucket_of(row.entity, head.buckets), row.entity.encode()))
+def _rows(head: Head) -> GivenRows:
+    return in_order(head, [Row(f"UA:{number}", b"\x91" + bytes([number % 128])) for number in range(head.entities)])
 
 
 def _publish(table: RedisTable, head: Head) -> None:
@@ -102,21 +104,21 @@ def test_a_row_that_is_missing_or_changed_is_found(table: RedisTable, redis_clie
     assert table.count(head) == 99
 
 
-@pytest.mark.parametrize("where", ["within a write", "between writes"])
+@pytest.mark.parametrize("where", ["at the start", "at the end"])
 def test_an_id_that_comes_twice_is_refused(table: RedisTable, where: str) -> None:
     head = _head(1, rows=3000, buckets=1500)
     rows = _rows(head)
-    double = rows[0] if where == "within a write" else rows[-1]
+    double = rows[0] if where == "at the start" else rows[-1]
 
     with pytest.raises(InputError, match=r"flights run 2013-07-01-000000000001: an id twice.*ROW_ORDER"):
-        table.load(head, sorted([*rows, double], key=rows.index))
+        table.load(head, GivenRows(sorted([*rows, double], key=rows.index)))
 
 
 def test_rows_out_of_order_are_refused(table: RedisTable) -> None:
     head = _head(1)
 
     with pytest.raises(InputError, match=r"rows out of order.*ROW_ORDER"):
-        table.load(head, reversed(_rows(head)))
+        table.load(head, GivenRows(reversed(_rows(head))))
 
 
 def test_a_version_that_another_store_loaded_is_not_overwritten(table: RedisTable) -> None:
@@ -124,7 +126,7 @@ def test_a_version_that_another_store_loaded_is_not_overwritten(table: RedisTabl
     foreign = _head(1, token=2).model_copy(update={"run_id": "2013-07-01-ffffffffffff"})
 
     with pytest.raises(RefusedError, match=r"run 2013-07-01-000000000001 of another store.*STORE_FOREIGN"):
-        table.load(foreign, [Row("UA:1", b"theirs")])
+        table.load(foreign, GivenRows([Row("UA:1", b"theirs")]))
 
     assert table.differing(_head(1), _rows(_head(1))) == []
 
@@ -235,15 +237,15 @@ def test_rows_written_behind_the_back_of_the_publisher_that_dropped_them_are_fou
 ) -> None:
     stale = _head(1, rows=3000, buckets=1500)
 
-    def overtaken_half_way() -> Iterator[Row]:
-        rows = _rows(stale)
-        yield from rows[:2000]
+    def overtake() -> None:
         _publish(table, _head(2))
         assert table.retire(keep=1, grace_seconds=0) == [1]
-        yield from rows[2000:]
 
+    rows = _rows(stale)
+    before, behind = halves(stale, rows)
+    rows.parts = [GivenPart(before), InterruptedPart(behind, overtake)]
     with pytest.raises(RefusedError, match="PUBLISH_FENCED"):
-        table.load(stale, overtaken_half_way())
+        table.load(stale, rows, spread=one_by_one)
 
     assert table.retire(keep=1, grace_seconds=0) == [1]
     assert _keys(redis_client, "almanac:flights:1:*") == set()
@@ -279,7 +281,7 @@ def test_another_programs_keys_under_our_names_are_refused(table: RedisTable, re
         with pytest.raises(InputError, match=r"another program wrote under this one.*STORE_TYPE"):
             ask()
     redis_client.delete(head_key("flights"), versions_key("flights"))
-    with pytest.raises(InputError, match="STORE_TYPE") as refusal:
+    with pytest.raises(RefusedError, match=r"another program's keys under names of ours.*STORE_FOREIGN") as refusal:
         table.load(head, _rows(head))
 
     assert "UA:" not in str(refusal.value)
@@ -378,20 +380,21 @@ def test_a_version_of_another_stores_run_is_not_dropped(table: RedisTable) -> No
     assert table.versions() == {1: _head(1)}
 
 
-class _DiesAfterOneKey(redis.Redis):
-    """The client of a publisher that is killed while it drops a version."""
+def test_what_a_killed_dropper_left_is_removed_by_the_next_retire(
+    table: RedisTable, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = Wires.unlink
 
-    def unlink(self, *names: Any) -> Any:
-        super().unlink(names[0])
+    def die_after_one_key(wires: Wires, keys: list[bytes]) -> None:
+        unlink(wires, keys[:1])
         raise KeyboardInterrupt
 
-
-def test_what_a_killed_dropper_left_is_removed_by_the_next_retire(table: RedisTable, redis_client: redis.Redis) -> None:
     for version in (1, 2):
         _publish(table, _head(version))
-    dying = _DiesAfterOneKey(connection_pool=redis_client.connection_pool)
-    with pytest.raises(KeyboardInterrupt):
-        RedisTable(dying, "flights").drop(_head(1))
+    with monkeypatch.context() as killed:
+        killed.setattr(Wires, "unlink", die_after_one_key)
+        with pytest.raises(KeyboardInterrupt):
+            table.drop(_head(1))
     assert len(_keys(redis_client, "almanac:flights:1:*")) == 6
     assert redis_client.hkeys("almanac:{flights}:versions:dropping") == [b"1"]
     assert sorted(table.versions()) == [2]

@@ -109,7 +109,7 @@ BAD: dict[str, tuple[Mutation, str, str]] = {
     "key from nowhere": (
         swap("keep: 3", "xyzzy: 3"),
         "CFG_UNKNOWN_KEY",
-        r"publish\.xyzzy: unknown key; expected one of keep",
+        r"publish\.xyzzy: unknown key; expected one of layout",
     ),
     "misspelt key in a list": (swap("check: dep", "chek: dep"), "CFG_UNKNOWN_KEY", r":LINE: rules\.0\.chek: .*'check'"),
     "misspelt key of a suite": (

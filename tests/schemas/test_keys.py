@@ -13,22 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import InputError, RowDecodeError
+from schemas.head import ColumnSpec, Head, read_head
 from schemas.keys import (
-    MAX_COLUMNS,
     MAX_ID_BYTES,
-    ColumnSpec,
-    Head,
     bucket_count,
     bucket_key,
     bucket_of,
-    decode_row,
-    encode_rows,
     entity_id,
     head_key,
     id_problem,
-    read_head,
     versions_key,
 )
+from schemas.row import MAX_COLUMNS, decode_row, encode_rows
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "lookup-vectors.json"
 
@@ -288,7 +284,7 @@ def test_bytes_that_are_no_head_are_refused(raw: bytes) -> None:
 
 
 def test_a_head_of_a_newer_format_is_refused() -> None:
-    newer = _HEAD.model_copy(update={"format": 2}).model_dump_json().encode()
+    newer = _HEAD.model_copy(update={"format": 3}).model_dump_json().encode()
 
-    with pytest.raises(InputError, match=r"format 2; expected at most 1; upgrade this reader \[FORMAT_TOO_NEW\]"):
+    with pytest.raises(InputError, match=r"format 3; expected at most 2; upgrade this reader \[FORMAT_TOO_NEW\]"):
         read_head(newer, "flights")

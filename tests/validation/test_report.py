@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from schemas.keys import ColumnSpec
+from schemas.head import ColumnSpec
 from schemas.report import CheckResult, Report, Verdict
 from schemas.run import Counts, Parity, RunManifest, SourceFile
 from validation.profile import Profile, profile_batches

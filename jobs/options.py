@@ -1,0 +1,8 @@
+"""Arguments and options that several commands take."""
+
+from typing import Annotated
+
+import typer
+
+PipelineName = Annotated[str, typer.Argument(metavar="PIPELINE", help="Name of a declared pipeline.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]

@@ -1,0 +1,164 @@
+"""How much memory a version will take in a Redis, worked out before anything is loaded."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lookup.crc import Positions
+from lookup.payload import runs
+from lookup.rows import Chunk, Rows, flat
+from schemas.errors import DeclarationError, Problem, UnavailableError
+from schemas.head import Head
+from schemas.keys import bucket_key, row_key
+
+_MARGIN = 1.05
+_FIELD_BYTES = 96  # of a hash that is too large to be compact: its entry, and the objects of id and value
+
+Allocated = Callable[[Positions], Positions]
+
+
+class Server(NamedTuple):
+    """What a Redis says of its memory.
+
+    Attributes:
+        used_bytes: By its data now.
+        limit_bytes: `maxmemory`; None where there is no limit.
+        allocator: As it calls it: `jemalloc-5.3.0`, `libc`.
+        is_valkey: Of another line since Redis 7.2.
+        version: Major and minor version, Valkey's own where it is one.
+    """
+
+    used_bytes: int
+    limit_bytes: int | None
+    allocator: str
+    is_valkey: bool
+    version: tuple[int, int]
+
+
+class Plan(NamedTuple):
+    """What a load will need.
+
+    Attributes:
+        version_bytes: Of the version to be loaded.
+        peak_bytes: Of everything, once it stands beside what is there.
+    """
+
+    version_bytes: int
+    peak_bytes: int
+    server: Server
+
+    @property
+    def fits(self) -> bool:
+        return self.server.limit_bytes is None or self.peak_bytes * _MARGIN <= self.server.limit_bytes
+
+
+def server_of(info: Mapping[str, Any]) -> Server:
+    """The facts in an INFO reply with the sections memory and server."""
+    text = str(info.get("valkey_version") or info["redis_version"])
+    major, minor = (int(part) for part in text.split(".")[:2])
+    return Server(
+        used_bytes=int(info["used_memory"]),
+        limit_bytes=int(info["maxmemory"]) or None,
+        allocator=str(info.get("mem_allocator", "libc")),
+        is_valkey="valkey_version" in info,
+        version=(major, minor),
+    )
+
+
+def plan(head: Head, rows: Rows, server: Server, *, share: float = 1.0) -> Plan:
+    """What loading this version needs.
+
+    The first part stands for all: entities are spread over the buckets by a hash.
+
+    Args:
+        head: Of the version.
+        rows: Its rows.
+        server: Where they go.
+        share: The part of the version that this server gets, 1 unless it is one of a cluster.
+    """
+    chunk = next(iter(rows.parts)).read()
+    sampled = len(chunk.ids)
+    priors = sum(_FIELD_BYTES + len(field) + len(value) for field, value in rows.priors.items())
+    size = int((_sampled_bytes(head, chunk, server) / max(1, sampled) * head.entities + priors) * share)
+    return Plan(size, server.used_bytes + size, server)
+
+
+def refuse_eviction(policy: str) -> None:
+    """Refuse a server that could drop predictions without a word.
+
+    Raises:
+        DeclarationError: its eviction policy is not noeviction.
+    """
+    if policy != "noeviction":
+        raise DeclarationError(
+            Problem("STORE_POLICY", "Redis maxmemory-policy", f"{policy} would drop predictions", "noeviction")
+        )
+
+
+def refuse_what_does_not_fit(found: Plan, where: str) -> None:
+    """Refuse a load that would end in an error half way.
+
+    Raises:
+        UnavailableError: the version would go over maxmemory.
+    """
+    server = found.server
+    if not found.fits:
+        needs = f"needs {mib(found.version_bytes)} beside {mib(server.used_bytes)} in use"
+        limit = f"no more than maxmemory, {mib(server.limit_bytes or 0)}: more memory, or fewer versions (publish.keep)"
+        raise UnavailableError(Problem("STORE_FULL", where, needs, limit))
+
+
+def mib(size_bytes: int) -> str:
+    """Mebibytes, to read."""
+    return f"{size_bytes / 2**20:,.1f} MiB"
+
+
+def _sampled_bytes(head: Head, chunk: Chunk, server: Server) -> float:
+    """What the sampled rows take."""
+    allocated = _jemalloc if server.allocator.startswith("jemalloc") else _libc
+    ids, values = (np.diff(flat(array)[1]) for array in (chunk.ids, chunk.values))
+    if head.layout == "string":
+        keys = len(row_key(head.table, head.version, "").encode()) + ids
+        return float(_key_bytes(keys, values, server, allocated).sum())
+    starts = runs(chunk.buckets(head.buckets))
+    # A compact hash: header, for each entity two entries of header, bytes and length, and an end.
+    sizes = np.add.reduceat(ids + values + 4, starts[:-1]) + 8
+    wide = np.maximum.reduceat(np.maximum(ids, values), starts[:-1]) > 64
+    loose = np.add.reduceat(ids + values + _FIELD_BYTES, starts[:-1])
+    key = len(bucket_key(head.table, head.version, head.buckets).encode())
+    keys = np.full(sizes.size, key)
+    hashes = np.where(wide, loose, allocated(sizes))
+    return float((_key_bytes(keys, None, server, allocated) + hashes).sum())
+
+
+def _key_bytes(keys: Positions, values: Positions | None, server: Server, allocated: Allocated) -> Positions:
+    """What each key takes beside its hash: its name, its object with a short string in it, its place in the table.
+
+    Source:
+        Redis: dict.c, object.c, sds.h. Valkey 8.1: hashtable.c; name and short value in the object.
+    """
+    name = keys + np.where(keys < 32, 2, 4)  # sds: header and end
+    place = 12  # a pointer in a table that is between half full and full
+    if not server.is_valkey or server.version < (8, 1):
+        entry, text = np.full_like(keys, 24), np.zeros_like(keys) if values is None else values + 4
+        return allocated(entry) + allocated(name) + allocated(16 + text) + place
+    if values is None:
+        return allocated(17 + name) + place
+    whole = 17 + name + values + 3
+    apart = allocated(17 + name) + allocated(values + 2)
+    return np.where(whole <= (64 if server.version < (9, 0) else 128), allocated(whole), apart) + place
+
+
+def _jemalloc(sizes: Positions) -> Positions:
+    """Its size classes: by 16 up to 128, from there four to each doubling."""
+    exponent = np.maximum(np.ceil(np.log2(np.maximum(sizes, 1))).astype(np.int64) - 3, 4)
+    step = np.left_shift(np.int64(1), exponent)
+    found: Positions = -(-sizes // step) * step
+    return found
+
+
+def _libc(sizes: Positions) -> Positions:
+    """What glibc's malloc hands out: multiples of 16 less its own 8 bytes, 24 at least."""
+    found: Positions = np.maximum(-(-(sizes + 8) // 16) * 16 - 8, 24)
+    return found

@@ -1,0 +1,104 @@
+"""Lookups in a Redis Cluster: each command goes to the master of its key's slot, the guard when all rows are there."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from lookup.connect import Address
+from lookup.resp import Command, Connection, Request
+from lookup.slots import SlotMap
+from schemas.errors import AlmanacError
+
+_MOVED = "STORE_IS_CLUSTER"
+
+
+class Cluster:
+    """Sends requests as `Connection` does, to all masters of a cluster.
+
+    The last command of a request is its guard: it is sent when the replies to the others are in, so that it is run
+    behind them. Where a slot has moved, the map of slots is read anew, and the request is made once more.
+    """
+
+    def __init__(self, address: Address, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._address = address
+        self._loop = loop or asyncio.get_running_loop()
+        self._entry = Connection(address, loop=self._loop)
+        self._slots: SlotMap | None = None
+        self._masters: dict[Address, Connection] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def send(self, *requests: Request) -> None:
+        """Make all requests; each master gets its commands of one tick in one write."""
+        for request in requests:
+            task = self._loop.create_task(self._answer(request))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for connection in (self._entry, *self._masters.values()):
+            connection.close()
+
+    async def _answer(self, request: Request) -> None:
+        try:
+            replies = await self._replies(request.commands)
+            if any(_has_moved(reply) for reply in replies):
+                self._slots = None
+                replies = await self._replies(request.commands)
+        except AlmanacError as err:
+            request.done(err)
+        else:
+            request.done(replies)
+
+    async def _replies(self, commands: Sequence[Command]) -> list[Any]:
+        if self._slots is None:
+            (found,) = await self._ask(self._entry, [("CLUSTER", "SLOTS")])
+            if isinstance(found, AlmanacError):
+                raise found
+            self._slots = SlotMap(found, self._address)
+        rows = await self._spread(self._slots, commands[:-1])
+        return rows + await self._spread(self._slots, commands[-1:])
+
+    async def _spread(self, slots: SlotMap, commands: Sequence[Command]) -> list[Any]:
+        """The replies in the order of the commands; of a master that is away, its error in place of each."""
+        by_master: dict[Address, list[int]] = {}
+        for position, command in enumerate(commands):
+            by_master.setdefault(slots.owner(command[1].encode()), []).append(position)
+        replies: list[Any] = [None] * len(commands)
+
+        async def ask(master: Address, positions: list[int]) -> None:
+            try:
+                found = await self._ask(self._to(master), [commands[position] for position in positions])
+            except AlmanacError as err:
+                self._slots = None  # another node may have taken its place
+                found = [err] * len(positions)
+            for position, reply in zip(positions, found, strict=True):
+                replies[position] = reply
+
+        await asyncio.gather(*(ask(master, positions) for master, positions in by_master.items()))
+        return replies
+
+    def _to(self, master: Address) -> Connection:
+        if master not in self._masters:
+            self._masters[master] = Connection(master, loop=self._loop)
+        return self._masters[master]
+
+    async def _ask(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
+        answered: asyncio.Future[list[Any]] = self._loop.create_future()
+        connection.send(Request(commands, partial(_settle, answered)))
+        return await answered
+
+
+def _settle(answered: "asyncio.Future[list[Any]]", outcome: list[Any] | AlmanacError) -> None:
+    if answered.done():
+        return
+    if isinstance(outcome, AlmanacError):
+        answered.set_exception(outcome)
+    else:
+        answered.set_result(outcome)
+
+
+def _has_moved(reply: Any) -> bool:
+    return isinstance(reply, AlmanacError) and reply.problems[0].code == _MOVED

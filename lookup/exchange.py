@@ -1,0 +1,134 @@
+"""HTTP as the read API speaks it: routes, responses, and the limits of a request."""
+
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from schemas.answer import MAX_BATCH, ErrorBody, LookupRequest
+from schemas.keys import id_problem
+
+if TYPE_CHECKING:
+    from granian._granian import RSGIHTTPProtocol as HTTPProtocol
+
+MAX_BODY_BYTES = 1 << 20
+BODY_SECONDS = 5.0
+_DROPPED_BYTES = 16 << 20
+_MAX_RELEASE = 2**31
+
+Headers = list[tuple[str, str]]
+JSON: Headers = [("content-type", "application/json")]
+READ = ("GET", "HEAD")
+_FIXED_ROUTES = {"/healthz": "health", "/readyz": "ready", "/metrics": "metrics", "/openapi.json": "openapi"}
+
+encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(LookupRequest).decode
+
+
+class Response(NamedTuple):
+    status: int
+    body: bytes
+    headers: Headers = JSON
+
+
+class RequestError(Exception):
+    """A request that gets an error body instead of an answer."""
+
+    def __init__(self, status: int, code: str, message: str, *headers: tuple[str, str]) -> None:
+        super().__init__(status, code, message, *headers)
+        self.response = error(status, code, message, *headers)
+
+
+class Route(NamedTuple):
+    """What a path asks for: a route's name, and the table and id that stand in the path."""
+
+    name: str
+    table: str = ""
+    entity: str = ""
+    methods: tuple[str, ...] = READ
+
+
+def route_of(method: str, path: str) -> Route:
+    """The route of a percent-decoded path: all that follows the table is the id, slashes too.
+
+    >>> route_of("GET", "/v1/flights/UA:1:a/b").entity
+    'UA:1:a/b'
+    """
+    if path.startswith("/v1/"):
+        table, slash, entity = path[4:].partition("/")
+        if table and slash:
+            if entity != "lookup":
+                return Route("entity", table, entity)
+            return Route("batch" if method == "POST" else "entity", table, entity, (*READ, "POST"))
+    return Route(_FIXED_ROUTES.get(path, "none"))
+
+
+def error(status: int, code: str, message: str, *headers: tuple[str, str]) -> Response:
+    return Response(status, encode(ErrorBody(code, message)), [*JSON, *headers])
+
+
+async def read_body(proto: "HTTPProtocol") -> bytes:
+    """The request's body.
+
+    What is over the limit is read too, and dropped: a connection closed on unread bytes is reset, and its client
+    would lose the answer. Past `_DROPPED_BYTES` that is the client's loss.
+    """
+    body = bytearray()
+    size_bytes = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in proto:
+                size_bytes += len(chunk)
+                if size_bytes <= MAX_BODY_BYTES:
+                    body += chunk
+                elif size_bytes > _DROPPED_BYTES:
+                    break
+    except TimeoutError:
+        raise RequestError(408, "BODY_SLOW", f"the body did not arrive in {BODY_SECONDS:.0f} s") from None
+    if size_bytes > MAX_BODY_BYTES:
+        raise RequestError(413, "BODY_TOO_LARGE", f"the body may have {MAX_BODY_BYTES} bytes")
+    return bytes(body)
+
+
+def batch_of(body: bytes) -> LookupRequest:
+    """The request in a body.
+
+    Raises:
+        RequestError: it is not one, or asks for what no entity can be called.
+    """
+    try:
+        request = _decode(body)
+    except msgspec.ValidationError as err:
+        if "length <=" in str(err):
+            raise RequestError(413, "BATCH_TOO_LARGE", f"more than {MAX_BATCH} ids; ask in several requests") from None
+        raise RequestError(422, "BODY_SHAPE", f'{str(err)[:160]}; expected {{"ids": ["...", ...]}}') from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as err:
+        raise RequestError(400, "BODY_JSON", f"the body is not JSON: {str(err)[:160]}") from None
+    for position, entity in enumerate(request.ids):
+        check_id(f"ids[{position}]", entity)
+    return request
+
+
+def release_of(query: str) -> int | None:
+    """The release that a query asks to be answered from; None where it asks for none.
+
+    Raises:
+        RequestError: the query is anything else.
+    """
+    if not query:
+        return None
+    match parse_qsl(query, keep_blank_values=True):
+        case [("release", text)] if text.isascii() and text.isdigit() and 0 < int(text[:11]) < _MAX_RELEASE:
+            return int(text)
+    raise RequestError(400, "QUERY", "the query may be release=NUMBER and nothing else; a ? in an id is written %3F")
+
+
+def check_id(where: str, entity: str) -> None:
+    """Refuse what no entity can be called.
+
+    Raises:
+        RequestError: it is that.
+    """
+    if why := id_problem(entity):
+        raise RequestError(400, "ENTITY_ID", f"{where} {why}")

@@ -1,0 +1,185 @@
+"""What to ask Redis for, and what its replies mean: the protocol of all readers, without any I/O."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lookup.fallback import Seen
+from schemas.errors import InputError, Problem, UnavailableError
+from schemas.head import Head, read_head
+from schemas.keys import bucket_key, bucket_of, head_key, priors_key, row_key, versions_key
+from schemas.run import ROUTE_COLUMNS
+
+ATTEMPTS = 5
+
+Command = tuple[str, ...]
+
+
+class Asked(NamedTuple):
+    """A version that rows are asked of.
+
+    Attributes:
+        raw: Its head, as Redis holds it.
+        seen: The version; without its priors while they are on their way.
+        with_priors: Whether this request asks for its priors too.
+    """
+
+    raw: bytes
+    seen: Seen
+    with_priors: bool
+
+
+class Found(NamedTuple):
+    """Rows of one version, in the order in which their ids were asked: bytes, or None where there is none."""
+
+    seen: Seen
+    rows: Sequence[Any]
+
+
+class Follower:
+    """Follows the head of one table.
+
+    A request asks for the rows of the version last seen, and behind them, in the same write, for the head. If the head
+    still is, byte for byte, the one that the rows were asked under, the version was live when they were read, so that
+    none of its rows can have been removed: a row that is not there is no gap. If it has moved, the rows are asked for
+    again under the new one.
+    """
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+        self._asked: Asked | None = None
+
+    @property
+    def seen(self) -> Seen | None:
+        """The version last proven live, its priors known; kept when Redis is away."""
+        return self._asked.seen if self._asked and not self._asked.with_priors else None
+
+    def ask(self, ids: Sequence[str]) -> tuple[Asked | None, list[Command]]:
+        """The commands of a request, and what its replies must be settled with."""
+        asked, commands = self._asked, []
+        if asked:
+            commands = row_commands(asked.seen.head, ids)
+            if asked.with_priors:
+                commands.append(("HGETALL", priors_key(self.table, asked.seen.head.version)))
+        commands.append(("GET", head_key(self.table)))
+        return asked, commands
+
+    def settle(self, asked: Asked | None, replies: Sequence[Any]) -> Found | None:
+        """What the replies say, or None where the head moved and all must be asked again.
+
+        Raises:
+            UnavailableError: there is no head: nothing has been published yet, or Redis lost its data.
+            InputError: the head is damaged or of a newer format.
+        """
+        raw = replies[-1]
+        if raw is None:
+            raise no_version(self.table)
+        if asked and raw == asked.raw:
+            seen, rows = asked.seen, replies[:-1]
+            if asked.with_priors:
+                seen, rows = Seen(seen.head, _mapping(rows[-1])), rows[:-1]
+                self._asked = Asked(raw, seen, with_priors=False)
+            return Found(seen, rows)
+        head = readable(raw, self.table)
+        self._asked = Asked(raw, Seen(head), with_priors=head.priors > 0)
+        return None
+
+    def moving(self) -> UnavailableError:
+        where = head_key(self.table)
+        return UnavailableError(
+            Problem("STORE_POINTER", where, f"moved {ATTEMPTS} times in one request", "a steady head")
+        )
+
+
+class Pin:
+    """Follows one release, as long as Redis keeps a version of it."""
+
+    def __init__(self, table: str, release: int) -> None:
+        self.table = table
+        self.release = release
+        self._asked: Asked | None = None
+
+    def ask(self, ids: Sequence[str]) -> tuple[Asked | None, list[Command]]:
+        """The commands of a request: rows, and behind them whether their version still is there."""
+        asked = self._asked
+        if asked is None:
+            return None, [("GET", head_key(self.table)), ("HVALS", versions_key(self.table))]
+        commands = row_commands(asked.seen.head, ids)
+        if asked.with_priors:
+            commands.append(("HGETALL", priors_key(self.table, asked.seen.head.version)))
+        return asked, [*commands, ("HGET", versions_key(self.table), str(asked.seen.head.version))]
+
+    def settle(self, asked: Asked | None, replies: Sequence[Any]) -> Found | None:
+        """What the replies say, or None where all must be asked (again).
+
+        Raises:
+            UnavailableError: nothing is published, or Redis lost its data.
+            InputError: `RELEASE_UNKNOWN` where the release was never published here, `RELEASE_GONE` where Redis keeps
+                no version of it any more.
+        """
+        if asked is None:
+            self._asked = self._kept(replies[0], replies[1])
+            return None
+        if replies[-1] != asked.raw:
+            self._asked = None  # removed since, or its head was written anew: look once more
+            return None
+        seen, rows = asked.seen, replies[:-1]
+        if asked.with_priors:
+            seen, rows = Seen(seen.head, _mapping(rows[-1])), rows[:-1]
+            self._asked = Asked(asked.raw, seen, with_priors=False)
+        return Found(seen, rows)
+
+    def moving(self) -> UnavailableError:
+        where = versions_key(self.table)
+        return UnavailableError(
+            Problem("STORE_POINTER", where, f"moved {ATTEMPTS} times in one request", "a steady version")
+        )
+
+    def _kept(self, live: bytes | None, versions: Sequence[bytes]) -> Asked:
+        if live is None:
+            raise no_version(self.table)
+        newest = readable(live, self.table)
+        kept = {head.version: (head, raw) for raw in versions for head in [readable(raw, self.table)]}
+        of_release = [version for version, (head, _) in kept.items() if head.release == self.release]
+        if of_release:
+            head, raw = kept[max(of_release)]
+            return Asked(raw, Seen(head), with_priors=head.priors > 0)
+        published = max(head.release for head in (newest, *(head for head, _ in kept.values())))
+        code, found = (
+            ("RELEASE_UNKNOWN", "no such release")
+            if self.release > published
+            else ("RELEASE_GONE", "not kept any more")
+        )
+        expected = ", ".join(sorted({str(head.release) for head, _ in kept.values()}, key=int))
+        raise InputError(Problem(code, f"{self.table}: release {self.release}", found, f"one of {expected}"))
+
+
+def row_commands(head: Head, ids: Sequence[str]) -> list[Command]:
+    """One command for each row, in the layout of that version."""
+    table, version = head.table, head.version
+    if head.layout == "string":
+        return [("GET", row_key(table, version, entity)) for entity in ids]
+    buckets = head.buckets
+    return [("HGET", bucket_key(table, version, bucket_of(entity, buckets)), entity) for entity in ids]
+
+
+def readable(raw: bytes, table: str) -> Head:
+    """A head that answers can be made from.
+
+    Raises:
+        InputError: it is damaged, of a newer format, or lacks a column that every row has.
+    """
+    head = read_head(raw, table)
+    if missing := sorted(set(ROUTE_COLUMNS) - {column.name for column in head.columns}):
+        found = f"no column {', '.join(missing)}"
+        raise InputError(Problem("STORE_POINTER_FORMAT", head_key(table), found, "the head that publish writes"))
+    return head
+
+
+def no_version(table: str) -> UnavailableError:
+    return UnavailableError(Problem("NO_VERSION", f"table '{table}'", "no version is published", "a published release"))
+
+
+def _mapping(reply: Any) -> Mapping[str, bytes]:
+    """An HGETALL reply as text -> bytes: redis-py makes a dict of it, the bare protocol an array."""
+    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+    return {field.decode(): value for field, value in pairs}

@@ -1,0 +1,217 @@
+"""Loading a version into Redis: each part of its rows is read, packed and sent by itself, in any process."""
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lookup.connect import Address
+from lookup.crc import Positions
+from lookup.payload import Form, is_compact, payloads, runs
+from lookup.rows import Chunk, Part, Row, flat
+from lookup.wire import packed
+from lookup.wires import Wires
+from schemas.errors import AlmanacError, InputError, Problem
+from schemas.head import Head
+from schemas.keys import PREFIX, bucket_key, priors_key, row_key, versions_key
+
+Method = Literal["listpack", "ziplist", "hset"]
+
+_THREADS = 2
+_NICENESS = 10
+_PROBE_MS = 10_000  # it goes by itself where this process is killed
+_SAMPLED_ROWS = 64  # of each part
+
+
+class Loaded(NamedTuple):
+    """What became of one part.
+
+    Attributes:
+        rows: How many were sent.
+        first: The first bucket; -1 where it had no rows.
+        last: The last one.
+        sample: Some of the rows, to be read back.
+    """
+
+    rows: int
+    first: int
+    last: int
+    sample: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The loading of one part, as it travels to where it is done.
+
+    Attributes:
+        address: Of the Redis, or of one node of a cluster.
+        head: Of the version.
+        method: How buckets are sent.
+        replicas: How many must have the rows before the part is done.
+    """
+
+    address: Address
+    head: Head
+    method: Method
+    replicas: int = 0
+
+    def __call__(self, part: Part) -> Loaded:
+        """Send the part's rows.
+
+        Raises:
+            InputError: an id comes twice, or the rows are not in the order of their buckets.
+            AlmanacError: Redis refused a command, or does not answer.
+        """
+        chunk, head = part.read(), self.head
+        rows = len(chunk.ids)
+        if rows == 0:
+            return Loaded(0, -1, -1, ())
+        buckets = chunk.buckets(head.buckets)
+        refuse_disorder(chunk, buckets, f"{head.table} run {head.run_id}")
+        with Wires(self.address) as wires:
+            # With every part, before its rows and after: whoever drops the version meanwhile finds these rows too.
+            list_version(wires, head)
+            commands = _string_commands(head, chunk) if head.layout == "string" else self._bucketed(chunk, buckets)
+            for keys, data in commands:
+                wires.send(keys, data)
+            list_version(wires, head)
+            wires.wait(self.replicas)
+        chosen = range(0, rows, max(1, rows // _SAMPLED_ROWS))
+        sample = tuple(Row(chunk.ids[index].as_py().decode(), chunk.values[index].as_py()) for index in chosen)
+        return Loaded(rows, int(buckets[0]), int(buckets[-1]), sample)
+
+    def _bucketed(self, chunk: Chunk, buckets: Positions) -> Iterator[tuple[list[bytes], Any]]:
+        """Keys and packed commands: RESTORE of each bucket that the server keeps compact, HSET of the others."""
+        starts = runs(buckets)
+        compact = is_compact(chunk, starts) if self.method != "hset" else np.zeros(starts.size - 1, bool)
+        if compact.all():
+            yield _restores(self.head, chunk, buckets, self.method)  # type: ignore[arg-type]
+            return
+        counts = np.diff(starts)
+        if compact.any():
+            mask = np.repeat(compact, counts)
+            kept = Chunk(chunk.ids.filter(pa.array(mask)), chunk.values.filter(pa.array(mask)))
+            yield _restores(self.head, kept, buckets[mask], self.method)  # type: ignore[arg-type]
+        yield _hsets(self.head, chunk, buckets, starts, np.flatnonzero(~compact))
+
+
+def list_version(wires: Wires, head: Head) -> None:
+    """Enter the version among those that have keys in Redis."""
+    key = versions_key(head.table)
+    wires.of(key).ask("HSET", key, str(head.version), head.model_dump_json())
+
+
+def method_of(address: Address, head: Head) -> Method:
+    """How this server takes buckets: tried on a key of the version's own that no reader asks for.
+
+    A server of another kind, or a user without the right, refuses; HSET is always taken.
+    """
+    key = f"{PREFIX}:{head.table}:{head.version}:probe"
+    probe = Chunk(pa.array([b"probe"], pa.binary()), pa.array([b"\x90"], pa.binary()))
+    forms: tuple[Form, ...] = ("listpack", "ziplist")
+    with Wires(address) as wires:
+        wire = wires.of(key)
+        for form in forms:
+            payload = payloads(probe, np.zeros(1, np.int64), form).bytes[0].as_py()
+            with suppress(AlmanacError):
+                wire.send(packed("RESTORE", key, _PROBE_MS, payload, "REPLACE"), 1)
+                is_whole = wire.ask("HGET", key, "probe") == b"\x90"
+                wire.ask("UNLINK", key)
+                if is_whole:
+                    return form
+    return "hset"
+
+
+def load_priors(address: Address, head: Head, priors: dict[str, bytes]) -> None:
+    """Write the hash of a version's priors, whole."""
+    if not priors:
+        return
+    key = priors_key(head.table, head.version)
+    with Wires(address) as wires:
+        wires.of(key).send(packed("DEL", key) + packed("HSET", key, *_alternating(priors.items())), 2)
+
+
+def in_threads(load: Callable[[Part], Loaded], parts: Sequence[Part]) -> list[Loaded]:
+    """Load all parts with a few threads of low priority: who is being answered goes first."""
+
+    def in_background(part: Part) -> Loaded:
+        with suppress(OSError, AttributeError):  # a thread has its own niceness on Linux only
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        return load(part)
+
+    with ThreadPoolExecutor(min(_THREADS, len(parts)) or 1, thread_name_prefix="load") as pool:
+        return list(pool.map(in_background, parts))
+
+
+def refuse_disorder(chunk: Chunk, buckets: Positions, where: str) -> None:
+    """Refuse what could not be served: an id twice, or rows that are not in the order of bucket and id.
+
+    Raises:
+        InputError: so it is.
+    """
+    step = np.diff(buckets)
+    ascends = pc.less(chunk.ids.slice(0, len(chunk.ids) - 1), chunk.ids.slice(1)).to_numpy(zero_copy_only=False)
+    wrong = (step < 0) | ((step == 0) & ~ascends)
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        what = "an id twice" if chunk.ids[at].equals(chunk.ids[at + 1]) else "rows out of order"
+        raise InputError(Problem("ROW_ORDER", where, what, "ids once, grouped by bucket, ascending"))
+
+
+def _restores(head: Head, chunk: Chunk, buckets: Positions, form: Form) -> tuple[list[bytes], Any]:
+    made = payloads(chunk, buckets, form)
+    keys = [bucket_key(head.table, head.version, bucket).encode() for bucket in made.buckets.tolist()]
+    sizes = np.diff(flat(made.bytes)[1]).tolist()
+    prefixes = [
+        b"*5\r\n$7\r\nRESTORE\r\n$%d\r\n%b\r\n$1\r\n0\r\n$%d\r\n" % (len(key), key, size)
+        for key, size in zip(keys, sizes, strict=True)
+    ]
+    suffix = pa.scalar(b"\r\n$7\r\nREPLACE\r\n", pa.binary())
+    return keys, pc.binary_join_element_wise(pa.array(prefixes, pa.binary()), made.bytes, suffix, b"")
+
+
+def _hsets(
+    head: Head, chunk: Chunk, buckets: Positions, starts: Positions, chosen: Positions
+) -> tuple[list[bytes], Any]:
+    keys, commands = [], []
+    for position in chosen.tolist():
+        start, end = int(starts[position]), int(starts[position + 1])
+        key = bucket_key(head.table, head.version, int(buckets[start])).encode()
+        pairs = zip(
+            chunk.ids.slice(start, end - start).to_pylist(),
+            chunk.values.slice(start, end - start).to_pylist(),
+            strict=True,
+        )
+        keys.append(key)
+        commands.append(packed("HSET", key, *_alternating(pairs)))
+    return keys, pa.array(commands, pa.binary())
+
+
+def _string_commands(head: Head, chunk: Chunk) -> Iterator[tuple[list[bytes], Any]]:
+    """Keys and packed SETs, one for each row."""
+    prefix = row_key(head.table, head.version, "").encode()
+    ids, values = (np.diff(flat(array)[1]) for array in (chunk.ids, chunk.values))
+    opening = _numbered(b"*3\r\n$3\r\nSET\r\n$%d\r\n" + prefix.replace(b"%", b"%%"), ids + len(prefix))
+    middle = _numbered(b"\r\n$%d\r\n", values)
+    end = pa.scalar(b"\r\n", pa.binary())
+    commands = pc.binary_join_element_wise(opening, chunk.ids, middle, chunk.values, end, b"")
+    yield [prefix + entity for entity in chunk.ids.to_pylist()], commands
+
+
+def _numbered(template: bytes, numbers: Positions) -> Any:
+    """The template with each of the numbers, as a binary array."""
+    texts = pa.array([template % number for number in range(int(numbers.max()) + 1)], pa.binary())
+    return texts.take(pa.array(numbers))
+
+
+def _alternating(pairs: Iterable[tuple[Any, Any]]) -> Iterator[Any]:
+    for name, value in pairs:
+        yield name
+        yield value

@@ -1,0 +1,116 @@
+"""One table as the API serves it: answers of the live release, and flagged ones when Redis cannot be asked."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from lookup.breaker import Breaker
+from lookup.coalesce import Follows, Lookups
+from lookup.fallback import answer, fallback
+from lookup.follower import Follower, Found, Pin
+from schemas.answer import Answer
+from schemas.errors import AlmanacError, InputError
+from schemas.head import Head, Serving
+
+STORE_LOST = "STORE_LOST"
+_PINS = 16
+
+
+class Answered(NamedTuple):
+    """Answers in the order of the ids asked.
+
+    Attributes:
+        head: Of the version that they are of; None where none could be asked.
+        answers: One for each id.
+        failure: Why they are flagged; None where they are not.
+    """
+
+    head: Head | None
+    answers: list[Answer]
+    failure: AlmanacError | None = None
+
+    @property
+    def flag(self) -> str | None:
+        return self.answers[0].flag if self.failure and self.answers else None
+
+
+class ServedTable:
+    """Answers for one table, from one event loop."""
+
+    def __init__(
+        self,
+        name: str,
+        serving: Serving,
+        lookups: Lookups,
+        breaker: Breaker,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """The table of that name.
+
+        Args:
+            name: Of the table.
+            serving: As declared: what is answered when no head was ever read.
+            lookups: To the Redis that has it.
+            breaker: Of that Redis; its tables share it.
+            clock: Seconds since 1970.
+        """
+        self.name = name
+        self._serving = serving
+        self._lookups = lookups
+        self._breaker = breaker
+        self._follower = Follower(name)
+        self._pins: OrderedDict[int, Pin] = OrderedDict()
+        self._clock = clock
+
+    async def lookup(self, ids: Sequence[str]) -> Answered:
+        """The answers of the live release; flagged ones, without waiting long, where Redis cannot be asked.
+
+        Raises:
+            InputError: what Redis holds is not a table of this format. That is not guessed around.
+        """
+        if (refusal := self._breaker.refusal()) is not None:
+            return self._flagged(ids, refusal)
+        try:
+            found = await self._lookups.lookup(self._follower, ids)
+        except InputError:
+            self._breaker.succeeded()
+            raise
+        except AlmanacError as err:
+            if err.problems[0].code == "NO_VERSION":
+                self._breaker.succeeded()
+            else:
+                self._breaker.failed(err)
+            return self._flagged(ids, err)
+        self._breaker.succeeded()
+        return self._answered(ids, found)
+
+    async def pinned(self, ids: Sequence[str], release: int) -> Answered:
+        """The answers of that release, as long as Redis keeps it.
+
+        Raises:
+            InputError: `RELEASE_UNKNOWN` or `RELEASE_GONE`, or what Redis holds is not a table of this format.
+            AlmanacError: Redis cannot be asked: no other release may answer for this one.
+        """
+        if (refusal := self._breaker.refusal()) is not None:
+            raise refusal
+        return self._answered(ids, await self._lookups.lookup(self._pin(release), ids))
+
+    def _answered(self, ids: Sequence[str], found: Found) -> Answered:
+        now, seen = self._clock(), found.seen
+        return Answered(seen.head, [answer(seen, id_, row, now) for id_, row in zip(ids, found.rows, strict=True)])
+
+    def _flagged(self, ids: Sequence[str], why: AlmanacError) -> Answered:
+        seen, now = self._follower.seen, self._clock()
+        code = why.problems[0].code
+        flag = STORE_LOST if code == "NO_VERSION" and seen else code
+        serving = seen.head.serving if seen else self._serving
+        return Answered(None, [fallback(seen, serving, id_, now, flag=flag) for id_ in ids], why)
+
+    def _pin(self, release: int) -> Follows:
+        pin = self._pins.pop(release, None) or Pin(self.name, release)
+        self._pins[release] = pin
+        if len(self._pins) > _PINS:
+            self._pins.popitem(last=False)
+        return pin

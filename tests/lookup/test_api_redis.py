@@ -1,0 +1,270 @@
+"""What the API answers while Redis is away, slow, empty or damaged, and of older releases."""
+
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from lookup.connect import connect
+from schemas.head import Head, Serving
+from schemas.keys import bucket_key, bucket_of, head_key, priors_key
+from schemas.row import encode_rows
+from tests.lookup.conftest import COLUMNS
+
+FLIGHT = "UA:1545:EWR:2013-07-01"
+TABLES = {"flights": Serving()}
+
+Client = redis.Redis
+PutVersion = Callable[..., Head]
+
+
+@pytest.fixture(scope="module")
+def server(run_server: Any, redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    declared = {"flights": {"default": {"score": 0.5}}, "bare": {}}
+    with run_server(tmp_path_factory.mktemp("serve"), redis_server, declared) as running:
+        yield running
+
+
+def _metric(server: Any, line: str) -> float:
+    page = server.ask("GET", "/metrics").body.decode()
+    return next((float(row.rpartition(" ")[2]) for row in page.splitlines() if row.startswith(line)), 0.0)
+
+
+def _with_priors(client: Client, head: Head, priors: dict[str, float], **serving: Any) -> Head:
+    """The version, its head saying more, and with priors."""
+    said = head.model_copy(update={"priors": len(priors), "serving": Serving(**serving)})
+    for field, score in priors.items():
+        client.hset(priors_key(head.table, head.version), field, encode_rows(COLUMNS[:1], [[score]])[0])
+    client.set(head_key(head.table), said.model_dump_json())
+    return said
+
+
+def test_before_the_first_publish_answers_are_flagged_and_the_server_is_up_but_not_ready(
+    server: Any, redis_url: str
+) -> None:
+    declared = server.ask("GET", f"/v1/flights/{FLIGHT}")
+    bare = server.lookup({"ids": [FLIGHT, "UA:2"]}, table="bare")
+    ready = server.ask("GET", "/readyz")
+
+    assert (declared.status, declared.headers["retry-after"]) == (200, "1")
+    assert declared.json == {
+        "id": FLIGHT, "status": "default", "outputs": {"score": 0.5}, "release": None, "model": None, "variant": None,
+        "scored_at": None, "age_seconds": None, "segment": None, "flag": "NO_VERSION",
+    }  # fmt: skip
+    assert (bare.status, bare.json["release"]) == (200, None)
+    assert [(answer["status"], answer["flag"]) for answer in bare.json["answers"]] == [("unknown", "NO_VERSION")] * 2
+    assert (ready.status, ready.json["code"]) == (503, "NO_VERSION")
+    assert ready.json["message"].splitlines()[0] == "table 'flights': nothing is published in this table"
+    assert server.ask("GET", "/healthz").json == {"status": "ok"}
+
+
+def test_an_entity_without_a_row_gets_its_most_specific_prior_then_the_default(
+    server: Any, redis_client: Client, put_version: PutVersion
+) -> None:
+    head = put_version(redis_client, 3, {FLIGHT: 0.25})
+    _with_priors(
+        redis_client, head, {"0:UA:EWR": 0.1, "1:EWR": 0.2},
+        key=("carrier", "flight", "origin", "date"), segments=(("carrier", "origin"), ("origin",)),
+        default={"score": 0.9},
+    )  # fmt: skip
+
+    ids = [FLIGHT, "UA:1:EWR:x", "AA:1:EWR:x", "AA:1:LGA:x", "of another form"]
+    answers = server.lookup({"ids": ids}).json["answers"]
+
+    assert [(a["status"], a["outputs"].get("score"), a["segment"]) for a in answers] == [
+        ("exact", 0.25, None),
+        ("prior", 0.1, "carrier,origin"),
+        ("prior", 0.2, "origin"),
+        ("default", 0.9, None),
+        ("default", 0.9, None),
+    ]
+    assert {answer["release"] for answer in answers} == {3}
+    assert server.ask("GET", "/v1/flights/AA:1:LGA:x").status == 200
+
+
+@pytest.mark.parametrize(
+    ("limits", "status", "flag", "code"),
+    [
+        ({"stale_after_seconds": 60}, "stale", None, "STALE"),
+        ({"stale_after_seconds": 60, "drop_after_seconds": 120}, "default", "EXPIRED", "STALE"),
+        ({"stale_after_seconds": 10**10}, "exact", None, None),
+    ],
+)
+def test_predictions_that_are_too_old_are_stale_and_then_fall_back_and_readiness_says_so(
+    run_server: Any, redis_url: str, redis_client: Client, put_version: PutVersion, tmp_path: Path,
+    limits: dict[str, int], status: str, flag: str | None, code: str | None,
+) -> None:  # fmt: skip
+    _with_priors(redis_client, put_version(redis_client, 3, {FLIGHT: 0.25}), {}, default={"score": 0.9}, **limits)
+    with run_server(tmp_path, redis_url, ["flights"]) as server:
+        reply = server.ask("GET", f"/v1/flights/{FLIGHT}")
+        ready = server.ask("GET", "/readyz")
+        is_stale = _metric(server, 'almanac_table_stale{table="flights"}')
+
+    assert (reply.status, reply.json["status"], reply.json["flag"]) == (200, status, flag)
+    assert (ready.status, ready.json.get("code")) == ((503, code) if code else (200, None))
+    assert is_stale == (1 if code else 0)
+
+
+def test_an_older_release_is_answered_while_it_is_kept(
+    server: Any, redis_client: Client, put_version: PutVersion
+) -> None:
+    for release, score in ((3, 0.25), (4, 0.75)):
+        head = put_version(redis_client, release, {FLIGHT: score})
+        redis_client.hset("almanac:{flights}:versions", str(head.version), head.model_dump_json())
+
+    old = server.ask("GET", f"/v1/flights/{FLIGHT}?release=3")
+    batch = server.ask("POST", "/v1/flights/lookup?release=3", json.dumps({"ids": [FLIGHT]}).encode())
+    live = server.ask("GET", f"/v1/flights/{FLIGHT}")
+    redis_client.hdel("almanac:{flights}:versions", "13")
+    gone = server.ask("GET", f"/v1/flights/{FLIGHT}?release=3")
+    never = server.ask("GET", f"/v1/flights/{FLIGHT}?release=5")
+
+    assert (old.json["release"], old.json["outputs"]) == (3, {"score": 0.25})
+    assert (batch.json["release"], batch.json["answers"][0]["outputs"]) == (3, {"score": 0.25})
+    assert live.json["release"] == 4
+    assert (gone.status, gone.json["code"]) == (410, "RELEASE_GONE")
+    assert (never.status, never.json["code"]) == (404, "RELEASE_UNKNOWN")
+    assert "release 5: no such release; expected one of 4" in never.json["message"]
+
+
+def test_an_answer_that_a_client_has_already_is_not_sent_again_until_a_new_version(
+    server: Any, redis_client: Client, put_version: PutVersion
+) -> None:
+    put_version(redis_client, 3, {FLIGHT: 0.25})
+    first = server.ask("GET", f"/v1/flights/{FLIGHT}")
+    match = {"If-None-Match": first.headers["etag"]}
+
+    again = server.ask("GET", f"/v1/flights/{FLIGHT}", headers=match)
+    put_version(redis_client, 4, {FLIGHT: 0.75})
+    moved = server.ask("GET", f"/v1/flights/{FLIGHT}", headers=match)
+
+    assert (first.status, first.headers["cache-control"]) == (200, "no-cache")
+    assert (again.status, again.body, again.headers["etag"]) == (304, b"", first.headers["etag"])
+    assert (moved.status, moved.json["outputs"]) == (200, {"score": 0.75})
+
+
+def test_redis_hung_killed_emptied_and_back_again_is_flagged_in_bounded_time_and_then_an_answer(
+    run_server: Any, own_redis: Any, put_version: PutVersion, tmp_path: Path
+) -> None:
+    store = own_redis()
+    with connect(store.url) as client:
+        head = put_version(client, 3, {FLIGHT: 0.25})
+        key = ("carrier", "flight", "origin", "date")
+        _with_priors(client, head, {"0:UA": 0.125}, key=key, segments=(("carrier",),))
+    with run_server(tmp_path, store.url, ["flights"]) as server:
+
+        def ask() -> tuple[int, str, float | None, str | None, bool]:
+            started = time.monotonic()
+            reply = server.ask("GET", f"/v1/flights/{FLIGHT}")
+            in_time = time.monotonic() - started < 2
+            found = reply.json
+            return reply.status, found["status"], found["outputs"].get("score"), found["flag"], in_time
+
+        answered = (200, "exact", 0.25, None, True)
+        assert ask() == answered
+        store.process.send_signal(signal.SIGSTOP)
+        assert [ask() for _ in range(8)] == [(200, "prior", 0.125, "STORE_TIMEOUT", True)] * 8
+        assert _metric(server, "almanac_circuit_open") == 1
+        store.process.send_signal(signal.SIGCONT)
+        _wait(lambda: ask() == answered)
+        assert _metric(server, "almanac_circuit_open") == 0
+        store.kill()
+        assert ask() == (200, "prior", 0.125, "STORE_DOWN", True)
+        assert server.ask("GET", f"/v1/flights/{FLIGHT}?release=3").status == 503
+        assert server.ask("GET", "/healthz").status == 200
+        assert server.ask("GET", "/readyz").json == {
+            "code": "STORE_DOWN",
+            "message": "table 'flights': the store cannot be read now; try again",
+        }
+        assert _metric(server, 'almanac_table_up{table="flights"}') == 0
+        assert _metric(server, 'almanac_flagged_total{flag="STORE_DOWN",table="flights"}') > 0
+        store.start()
+        _wait(lambda: ask() == answered)
+        with connect(store.url) as client:
+            client.flushall()
+        assert ask() == (200, "prior", 0.125, "STORE_LOST", True)
+
+
+def _wait(until: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_many_clients_at_once_are_all_answered_in_bounded_time_while_redis_hangs(
+    run_server: Any, own_redis: Any, put_version: PutVersion, tmp_path: Path
+) -> None:
+    store = own_redis()
+    with connect(store.url) as client:
+        put_version(client, 3, {FLIGHT: 0.25})
+    with run_server(tmp_path, store.url, ["flights"]) as server:
+        assert _told_at_once(server.port) == {(b"200", True)}
+
+        store.process.send_signal(signal.SIGSTOP)
+        started = time.monotonic()
+        told = _told_at_once(server.port)
+        seconds = time.monotonic() - started
+        store.process.send_signal(signal.SIGCONT)
+
+    assert told == {(b"200", False)}
+    assert seconds < 4
+
+
+def _told_at_once(port: int) -> set[tuple[bytes, bool]]:
+    """What 200 clients get: status, and whether it is the prediction."""
+    request = f"GET /v1/flights/{FLIGHT} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)) for _ in range(200)]
+        for connection in clients:
+            connection.sendall(request)
+        replies = [connection.recv(4096) for connection in clients]
+    return {(reply.split(b" ", 2)[1], b'"exact"' in reply) for reply in replies}
+
+
+def test_one_damaged_row_hurts_only_the_request_that_asks_for_it(
+    server: Any, redis_client: Client, put_version: PutVersion
+) -> None:
+    head = put_version(redis_client, 3, {f"UA:{number}": 0.25 for number in range(300)})
+    redis_client.delete(bucket_key("flights", head.version, 0))
+    redis_client.set(bucket_key("flights", head.version, 0), "another program's")
+    ids = [f"UA:{number}" for number in range(300)]
+    bad = {entity for entity in ids if bucket_of(entity, head.buckets) == 0}
+    statuses: dict[str, int] = {}
+
+    def ask(entity: str) -> None:
+        statuses[entity] = server.ask("GET", f"/v1/flights/{entity}").status
+
+    threads = [threading.Thread(target=ask, args=(entity,)) for entity in ids[:40]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert statuses == {entity: 500 if entity in bad else 200 for entity in ids[:40]}
+    assert 0 < len(bad & set(ids[:40])) < 40
+
+
+def test_a_wrong_password_is_flagged_and_in_no_argument_no_log_and_no_answer(
+    run_server: Any, own_redis: Any, tmp_path: Path
+) -> None:
+    store = own_redis("--requirepass", "canary-right")
+    wrong = store.url.replace("//", "//:canary-wrong@")
+    with run_server(tmp_path, wrong, ["flights"]) as server:
+        reply = server.ask("GET", f"/v1/flights/{FLIGHT}")
+        ready = server.ask("GET", "/readyz")
+        workers = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+        told = [Path(f"/proc/{pid}/cmdline").read_text() for pid in (server.process.pid, *workers)]
+
+    assert (reply.status, reply.json["flag"]) == (200, "STORE_AUTH")
+    assert len(workers) == 1
+    assert "canary" not in "".join([*told, server.log.read_text(), reply.body.decode(), ready.body.decode()])
+    assert "STORE_AUTH" in server.log.read_text()
