@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from jobs import access, serving
+from jobs import access, recovery, serving
 from jobs.arguments import LOG_FORMAT, parse_date
 from jobs.console import Console
 from jobs.options import Json, PipelineName
@@ -134,6 +134,7 @@ def rollback(
     pipeline: PipelineName,
     to: Annotated[int | None, typer.Option("--to", help="Release number; the one before, when left out.")] = None,
     reason: Annotated[str, typer.Option("--reason", help="Kept in the release log.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Go also to a release that was rolled back.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make an earlier release the live one again."""
@@ -143,7 +144,7 @@ def rollback(
     console, settings = Console(as_json=as_json), check_store(Settings.from_environment())
     declared = load_pipeline(settings, pipeline)
     with console.step("roll back") as step:
-        moved = publisher(settings, declared).roll_back(to=to, reason=reason)
+        moved = publisher(settings, declared).roll_back(to=to, reason=reason, force=force)
         step.detail = summary(moved)
     console.result({**moved._asdict(), "seconds": console.seconds})
 
@@ -249,7 +250,7 @@ def schema(
     sys.stdout.write(schemas[name])
 
 
-for _command in (serving.serve, access.key, access.acl, access.misses):
+for _command in (serving.serve, recovery.plan, recovery.restore, recovery.erase, access.key, access.acl, access.misses):
     app.command()(_command)
 
 

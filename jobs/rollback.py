@@ -12,10 +12,11 @@ def main() -> None:
     parser = job_arguments(__doc__ or "", date=False)
     parser.add_argument("--to", type=int, help="release number; the one before, when left out")
     parser.add_argument("--reason", default="", help="kept in the release log")
+    parser.add_argument("--force", action="store_true", help="go also to a release that was rolled back")
     arguments = parser.parse_args()
     settings = Settings.from_environment()
     moved = publisher(settings, load_pipeline(settings, arguments.pipeline)).roll_back(
-        to=arguments.to, reason=arguments.reason
+        to=arguments.to, reason=arguments.reason, force=arguments.force
     )
     logging.getLogger(__name__).info("%s: %s", arguments.pipeline, summary(moved))
 

@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's users know it by
 
 from jobs.bundles import Bundle, proven_bundle
-from jobs.writer import SteadyWriter, write_rows
+from lookup.writer import SteadyWriter, write_rows
 from schemas.errors import AlmanacError, InputError, Problem
 from schemas.keys import bucket_count
 from schemas.run import CHAMPION, ENTITY_ID, FEATURES, PREDICTIONS, QUARANTINE, SCORED, DataFile, Parity
@@ -28,7 +28,6 @@ _RECORD = pa.schema([("record", pa.string())])
 class Scored:
     """What the tasks wrote and proved."""
 
-    buckets: int
     files: tuple[DataFile, ...]
     parity: tuple[Parity, ...]
 
@@ -44,7 +43,7 @@ def prediction_schema(outputs: tuple[str, ...]) -> pa.Schema:
     )
 
 
-def score(features: DataFrame, rows: int, bundle: Bundle, folder: Path) -> Scored:
+def score(features: DataFrame, rows: int, bundle: Bundle, folder: Path, *, buckets: int) -> Scored:
     """Score every row and write it, with its features beside it, under `folder`.
 
     The number of files and their order follow from the rows alone: a row goes to the file of its bucket, and is sorted
@@ -55,11 +54,11 @@ def score(features: DataFrame, rows: int, bundle: Bundle, folder: Path) -> Score
         rows: How many there are.
         bundle: The champion.
         folder: On a file system that every executor shares.
+        buckets: Of the lookup table.
 
     Raises:
         InputError: a worker could not trust the bundle or read a feature.
     """
-    buckets = bucket_count(rows)
     task = _ScoreTask(bundle.folder, bundle.digest, folder)
     records = _run(_bucketed(features, buckets, _file_count(rows)), task)
     parity = [Parity.model_validate(record["parity"]) for record in records]
@@ -69,7 +68,7 @@ def score(features: DataFrame, rows: int, bundle: Bundle, folder: Path) -> Score
         max_abs_difference=max((one.max_abs_difference for one in parity), default=0.0),
         workers=len(parity),
     )
-    return Scored(buckets, _files(records), (proven,))
+    return Scored(_files(records), (proven,))
 
 
 def set_aside(failed: DataFrame, rows: int, folder: Path) -> tuple[DataFile, ...]:

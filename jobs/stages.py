@@ -22,10 +22,22 @@ from lookup.store import Store
 from lookup.table import RedisTable
 from schemas.content import canonical_json, sha256_text, write_atomically
 from schemas.declared import DeclaredPipeline, load_pipeline
-from schemas.errors import BlockedError, InputError, Problem
+from schemas.errors import BlockedError, DeclarationError, InputError, Problem
 from schemas.head import ColumnSpec
+from schemas.keys import bucket_count
 from schemas.report import Report, Verdict
-from schemas.run import CHAMPION, FEATURES, MANIFEST_FILE, PREDICTIONS, QUARANTINE, RUN_FORMAT, Counts, RunManifest
+from schemas.run import (
+    CHAMPION,
+    FEATURES,
+    MANIFEST_FILE,
+    PREDICTIONS,
+    PRIORS,
+    QUARANTINE,
+    RUN_FORMAT,
+    Counts,
+    RunManifest,
+)
+from schemas.serving import serving_of
 from schemas.settings import Settings
 from schemas.sql import check_sql
 
@@ -77,8 +89,20 @@ def check_inputs(settings: Settings, pipeline: str, date: dt.date) -> Plan:
     bundle = open_bundle(
         find_bundle(store.bundles, reference, where=f"{pipeline}/pipeline.yaml: models.champion.bundle")
     )
+    _check_default(declared, bundle)
     check_promises(bundle, {str(name): floor for name, floor in declared.pipeline.training.floors.items()})
     return Plan(settings=settings, declared=declared, date=date, snapshot=snapshot, bundle=bundle)
+
+
+def _check_default(declared: DeclaredPipeline, bundle: Bundle) -> None:
+    """Refuse a default of other outputs than the model has: readers would get now one shape, now the other."""
+    default = declared.pipeline.fallback.default
+    outputs = {output.name for output in bundle.manifest.outputs}
+    if default is not None and set(default) != outputs:
+        where = f"{declared.name}/pipeline.yaml: fallback.default"
+        raise DeclarationError(
+            Problem("CFG_INVALID", where, f"outputs {', '.join(sorted(default))}", ", ".join(sorted(outputs)))
+        )
 
 
 def planned(settings: Settings, pipeline: str, date: dt.date, run_id: str | None) -> Plan:
@@ -126,6 +150,7 @@ def score(plan: Plan, spark: GetSpark) -> RunManifest:
 
 def _score_into(folder: Path, plan: Plan, spark: "SparkSession") -> RunManifest:
     from jobs.features import query_features, register_sources
+    from jobs.priors import write_priors
     from jobs.scoring import score as score_rows
     from jobs.scoring import set_aside
     from validation.analysis import analysis_errors
@@ -143,10 +168,20 @@ def _score_into(folder: Path, plan: Plan, spark: "SparkSession") -> RunManifest:
         with analysis_errors(f"{plan.declared.name}/{pipeline.features.sql}"):
             counts, aside = _count(judged)
         counted = clock()
-        scored = score_rows(passed(judged), counts.scored, plan.bundle, folder)
+        buckets = bucket_count(counts.scored, pipeline.publish.entities_per_bucket)
+        scored = score_rows(passed(judged), counts.scored, plan.bundle, folder, buckets=buckets)
         quarantined = set_aside(failed(judged), aside, folder)
     finally:
         judged.unpersist()
+    serving = serving_of(pipeline)
+    priors = write_priors(
+        folder,
+        scored.files,
+        key=serving.key,
+        segments=serving.segments,
+        outputs=[output.name for output in plan.bundle.manifest.outputs],
+        min_rows=pipeline.fallback.min_rows,
+    )
     predictions = [file for file in scored.files if file.path.startswith(f"{PREDICTIONS}/")]
     return RunManifest(
         pipeline=plan.declared.name,
@@ -156,10 +191,12 @@ def _score_into(folder: Path, plan: Plan, spark: "SparkSession") -> RunManifest:
         declaration=plan.declared.digest,
         models={CHAMPION: plan.bundle.id},
         outputs=tuple(ColumnSpec(name=output.name, type=output.type) for output in plan.bundle.manifest.outputs),
-        buckets=scored.buckets,
+        layout=pipeline.publish.layout,
+        serving=serving,
+        buckets=buckets,
         counts=counts,
         content=sha256_text(canonical_json([file.sha256 for file in predictions])),
-        files=(*scored.files, *quarantined),
+        files=(*scored.files, *quarantined, *priors),
         sources=plan.snapshot.fingerprints,
         parity=scored.parity,
         seconds={"features": round(counted - started, 3), "score": round(clock() - counted, 3)},
@@ -209,7 +246,7 @@ def _whole(store: Store, run_id: str) -> RunManifest | None:
     if not (store.run_folder(run_id) / MANIFEST_FILE).is_file():
         return None
     manifest = store.manifest(run_id)
-    return None if store.damage(manifest, PREDICTIONS, FEATURES, QUARANTINE) else manifest
+    return None if store.damage(manifest, PREDICTIONS, FEATURES, QUARANTINE, PRIORS) else manifest
 
 
 def _move_into_place(staging: Path, store: Store, manifest: RunManifest) -> RunManifest:
@@ -247,11 +284,16 @@ def gate(report: Report) -> None:
         )
 
 
+def lookup_table(settings: Settings, declared: DeclaredPipeline) -> RedisTable:
+    """The table of a pipeline, on the configured Redis or this store's own."""
+    client = connect(redis_url(settings.store, settings.redis_url))
+    return RedisTable(client, declared.name, rows_of=rows_in(Store(settings.store, declared.name)))
+
+
 def publisher(settings: Settings, declared: DeclaredPipeline) -> Publisher:
     """The publisher of a pipeline, on the configured Redis or this store's own."""
     store, publish = Store(settings.store, declared.name), declared.pipeline.publish
-    client = connect(redis_url(settings.store, settings.redis_url))
-    table = RedisTable(client, declared.name, rows_of=rows_in(store))
+    table = lookup_table(settings, declared)
     return Publisher(store, table, keep=publish.keep, grace_seconds=publish.grace_seconds, replicas=publish.replicas)
 
 

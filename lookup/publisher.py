@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from lookup.loader import in_threads
+from lookup.log import entry_for
 from lookup.rows import StoredRows, checksum
 from lookup.store import Store
 from lookup.table import Flip, RedisTable, Spread
@@ -238,7 +239,7 @@ class Publisher:
                 (trust_once_live and self._table.was_live(head.version)) or self._table.count(head) == head.entities
             ):
                 return head
-        if problems := self._store.damage(manifest, PREDICTIONS):
+        if problems := self._store.damage(manifest, PREDICTIONS, PRIORS):
             raise InputError(*problems)
         return None
 
@@ -281,14 +282,24 @@ class Publisher:
                 Problem("STORE_ROWS", where, f"{len(wrong)} of {len(sample)} sampled rows differ", "the store's")
             )
         if self._store.manifest(manifest.run_id).content != manifest.content:
-            found_now = "an entity was erased from the run while it was loaded"
-            raise UnavailableError(Problem("IN_CHANGED", where, found_now, "publish again: what was loaded is dropped"))
+            self._table.drop(head)  # it may hold what was erased
+            what = "an entity was erased from the run while it was loaded"
+            raise UnavailableError(Problem("IN_CHANGED", where, what, "the run as it was; erase and publish again"))
 
 
 def _rolled_back(where: str, release: Release) -> RefusedError:
     return RefusedError(
         Problem("ROLLED_BACK", where, f"release {release.number} was rolled back", "another run, or --force")
     )
+
+
+def head_to_be(manifest: RunManifest) -> Head:
+    """What the head of a run that is not published yet will be like; release, version and token are made up."""
+    release = Release(
+        number=1, run_id=manifest.run_id, date=manifest.date, committed_at=manifest.scored_at,
+        state=ReleaseState.COMMITTED,
+    )  # fmt: skip
+    return head_of(manifest, entry_for(Event.COMMIT, release, 1), version=1)
 
 
 def head_of(manifest: RunManifest, entry: LogEntry, *, version: int) -> Head:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from lookup.crc import Bytes, Positions, crc32
 from lookup.store import Store
-from schemas.errors import InputError, Problem
+from schemas.errors import InputError, Problem, UnavailableError
 from schemas.head import ColumnSpec, Head
 from schemas.row import MAX_COLUMNS, encode_column, encode_rows
 from schemas.run import ENTITY_ID, PREDICTIONS, PRIORS, RunManifest, columns_of
@@ -82,9 +82,13 @@ class FilePart:
     def read(self) -> Chunk:
         names = [spec.name for spec in self.columns]
         enums = [spec.name for spec in self.columns if spec.type == "enum"]
-        table = pq.read_table(
-            self.path, columns=[ENTITY_ID, *names], read_dictionary=enums, page_checksum_verification=True
-        ).unify_dictionaries()
+        try:
+            table = pq.read_table(
+                self.path, columns=[ENTITY_ID, *names], read_dictionary=enums, page_checksum_verification=True
+            ).unify_dictionaries()
+        except FileNotFoundError:
+            where, expected = str(self.path), "the run's file; an erasure may have replaced it: try again"
+            raise UnavailableError(Problem("OUT_NOT_FOUND", where, "no such file", expected)) from None
         ids = table.column(ENTITY_ID).cast(pa.binary()).combine_chunks()
         return Chunk(ids, encode_values(self.columns, [table.column(name).combine_chunks() for name in names]))
 

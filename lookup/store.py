@@ -1,6 +1,5 @@
 """The Parquet store of one pipeline: its runs, its bundles and its release log."""
 
-import datetime as dt
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -48,10 +47,17 @@ class Store:
         """
         return _read(Report, self.run_folder(run_id) / REPORT_FILE, "a verified run; verify it first")
 
-    def runs_of(self, date: dt.date) -> list[RunManifest]:
-        """The staged runs of a logical date, the one scored last at the end."""
-        folders = (self.folder / "runs").glob(f"{date.isoformat()}-*/{MANIFEST_FILE}")
-        return sorted((self.manifest(path.parent.name) for path in folders), key=lambda run: run.scored_at)
+    def latest_run(self) -> RunManifest:
+        """The run that was scored last.
+
+        Raises:
+            InputError: none is staged.
+        """
+        runs = [self.manifest(path.parent.name) for path in (self.folder / "runs").glob(f"[0-9]*/{MANIFEST_FILE}")]
+        if not runs:
+            where = f"{self.pipeline}: {self.folder / 'runs'}"
+            raise InputError(Problem("OUT_NOT_FOUND", where, "no run is staged", "a staged run; score it first"))
+        return max(runs, key=lambda run: (run.scored_at, run.run_id))
 
     def damage(self, manifest: RunManifest, *folders: str) -> list[Problem]:
         """What of a run's files in these folders is missing or differs from its manifest; reads every byte."""
@@ -79,7 +85,7 @@ class Store:
                 Problem("PUBLISH_UNVERIFIED", where, f"report of {report.run_id}, files of {manifest.run_id}", run_id)
             )
         staged = sha256_text(canonical_json([file.sha256 for file in manifest.files_in(PREDICTIONS)]))
-        if {report.content, manifest.content} != {staged}:
+        if manifest.content != staged or report.content != (manifest.verified_content or staged):
             raise RefusedError(
                 Problem(
                     "PUBLISH_UNVERIFIED",

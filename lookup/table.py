@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 from lookup.bulk import RowsOf, checksum_of, count, exists, no_rows, unlink
 from lookup.capacity import Plan, plan, refuse_eviction, refuse_what_does_not_fit, server_of
@@ -11,50 +11,12 @@ from lookup.connect import Client, address_of_client, redis_errors
 from lookup.follower import row_commands
 from lookup.loader import Load, Loaded, in_threads, load_priors, method_of
 from lookup.rows import Part, Row, Rows
+from lookup.scripts import AMEND, CLAIM, FLIP
 from lookup.wire import packed
 from lookup.wires import Wires
 from schemas.errors import InputError, Problem, RefusedError
 from schemas.head import Head, read_head
 from schemas.keys import head_key, versions_key
-
-# KEYS: 1 the head, 2 when each version left it, 3 the versions. ARGV: 1 the new head, 2 its token, 3 its version, 4 its
-# date, or nothing where an older date may replace a newer one.
-# Atomic: token and date are compared, the version is seen to be there, the head is set, and the time at which the old
-# version left is noted.
-_FLIP = """
-local current = redis.call('GET', KEYS[1])
-if current == ARGV[1] then return {'same', ''} end
-if redis.call('HEXISTS', KEYS[3], ARGV[3]) == 0 then return {'gone', ''} end
-if current then
-  local ok, head = pcall(cjson.decode, current)
-  if not ok or type(head) ~= 'table' or type(head.token) ~= 'number' or type(head.version) ~= 'number' then
-    return {'damaged', current}
-  end
-  if head.token > tonumber(ARGV[2]) then return {'fenced', tostring(head.token)} end
-  if ARGV[4] ~= '' and tostring(head.date) > ARGV[4] then return {'older', tostring(head.date)} end
-  if tostring(head.version) ~= ARGV[3] then
-    redis.call('HSET', KEYS[2], tostring(head.version), redis.call('TIME')[1])
-  end
-end
-redis.call('SET', KEYS[1], ARGV[1])
-redis.call('HDEL', KEYS[2], ARGV[3])
-return {'flipped', ''}
-"""
-
-# KEYS: 1 the head, 2 the versions, 3 those that are being dropped, 4 when each left. ARGV: 1 a version, 2 its run.
-# Atomic: a version of that run that is not the head's is moved from the versions to those being dropped; from then on
-# no flip finds it, and its keys are never written again.
-_CLAIM = """
-local current = redis.call('GET', KEYS[1])
-if current and tostring(cjson.decode(current).version) == ARGV[1] then return 0 end
-local head = redis.call('HGET', KEYS[2], ARGV[1])
-if not head or cjson.decode(head).run_id ~= ARGV[2] then return 0 end
-redis.call('HDEL', KEYS[2], ARGV[1])
-redis.call('HDEL', KEYS[4], ARGV[1])
-redis.call('HSET', KEYS[3], ARGV[1], head)
-return 1
-"""
-
 
 Spread = Callable[[Callable[[Part], Loaded], Sequence[Part]], list[Loaded]]
 """Calls the loader with each part, in order or not, and returns what became of each, in order."""
@@ -177,7 +139,7 @@ class RedisTable:
             RefusedError: a publication or rollback with a larger token came first.
             InputError: the head in Redis is not one of ours.
         """
-        script = self._client.register_script(_FLIP)
+        script = self._client.register_script(FLIP)
         with redis_errors(f"flipping {self.name} to version {head.version}"):
             outcome, detail = script(
                 keys=[head_key(self.name), self._left_key, versions_key(self.name)],
@@ -224,13 +186,46 @@ class RedisTable:
 
     def drop(self, head: Head) -> bool:
         """Remove a version's rows; False, and nothing is removed, where readers follow it or it is gone."""
-        claim = self._client.register_script(_CLAIM)
+        claim = self._client.register_script(CLAIM)
         with redis_errors(f"dropping {self.name} version {head.version}"):
             keys = [head_key(self.name), versions_key(self.name), self._dropping_key, self._left_key]
             claimed = bool(claim(keys=keys, args=[head.version, head.run_id]))
         if claimed:
             self._unlink(head)
         return claimed
+
+    def erase(self, entity: str, entities_of: Callable[[Head], int]) -> int:
+        """Remove an entity's row from every version, and say from how many; readers find it unknown from then on.
+
+        Args:
+            entity: Its id.
+            entities_of: How many rows a version has without it, as the store says.
+        """
+        erased = 0
+        with Wires(self._address) as wires:
+            for head in [*self.versions().values(), *self._heads(self._dropping_key).values()]:
+                ((_, key, *field),) = row_commands(head, [entity])
+                erased += wires.of(key).ask("HDEL" if field else "UNLINK", key, *field)
+        for version in self.versions():
+            while not self._amend(version, entities_of):
+                pass  # a flip came between the look and the change
+        return erased
+
+    def _amend(self, version: int, entities_of: Callable[[Head], int]) -> bool:
+        """Make the heads of a version say how many rows it has; False where they changed meanwhile."""
+        amend = self._client.register_script(AMEND)
+        with redis_errors(f"amending {self.name} version {version}"):
+            listed = self._client.hget(versions_key(self.name), str(version))
+            served = self._client.get(head_key(self.name))
+            if listed is None:
+                return True
+            is_served = served is not None and read_head(cast("bytes", served), self.name).version == version
+            args: list[Any] = [version]
+            for raw in (listed, served if is_served else None):
+                head = None if raw is None else read_head(cast("bytes", raw), self.name)
+                now = head.model_copy(update={"entities": entities_of(head)}).model_dump_json() if head else ""
+                args += [raw or "", now]
+            return bool(amend(keys=[head_key(self.name), versions_key(self.name)], args=args))
 
     def _unlink(self, head: Head) -> None:
         unlink(self._address, head, self._rows_of)

@@ -86,7 +86,7 @@ class Head(BaseModel):
     token: Annotated[int, Field(ge=1)]
     layout: Layout = "bucket"
     buckets: Annotated[int, Field(ge=1)]
-    entities: Annotated[int, Field(ge=1)]
+    entities: Annotated[int, Field(ge=0)]
     columns: tuple[ColumnSpec, ...]
     run_id: str
     scored_at: str

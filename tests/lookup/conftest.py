@@ -18,12 +18,12 @@ import pyarrow as pa
 import pytest
 import redis
 
-from jobs.writer import write_rows
 from lookup.connect import connect
 from lookup.embedded import find_server, free_port, server_command
 from lookup.publisher import Publisher
 from lookup.store import Store
 from lookup.table import RedisTable
+from lookup.writer import write_rows
 from schemas.content import canonical_json, sha256_text
 from schemas.head import ColumnSpec, Head
 from schemas.keys import bucket_count, bucket_key, bucket_of, head_key

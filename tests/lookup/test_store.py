@@ -116,12 +116,17 @@ def test_damage_names_the_file_that_differs_and_the_one_that_is_missing(staging:
     assert [(problem.where, problem.found) for problem in missing] == [(str(staging.predictions(run)), "is missing")]
 
 
-def test_the_runs_of_a_date_come_as_they_were_scored_the_last_one_at_the_end(staging: Any) -> None:
-    late, early = staging.run(MONDAY, SCORES), staging.run(MONDAY, {"UA:9": 1.0})
+def test_the_latest_run_is_the_one_that_was_scored_last(staging: Any) -> None:
+    late = staging.run(MONDAY, SCORES)
     staging.run(TUESDAY, SCORES)
     _edit(staging.store.run_folder(late) / MANIFEST_FILE, scored_at="2013-07-01T09:00:00Z")
 
-    assert [run.run_id for run in staging.store.runs_of(MONDAY)] == [early, late]
+    assert staging.store.latest_run().run_id == late
+
+
+def test_a_store_without_a_run_has_no_latest_one(staging: Any) -> None:
+    with pytest.raises(InputError, match=r"flights: .*no run is staged.*OUT_NOT_FOUND"):
+        staging.store.latest_run()
 
 
 def test_bundles_live_beside_the_runs(staging: Any) -> None:

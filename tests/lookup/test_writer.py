@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.writer import ROW_GROUP_ROWS, SteadyWriter, write_rows
+from lookup.writer import ROW_GROUP_ROWS, SteadyWriter, write_rows
 from schemas.content import sha256_file
 from schemas.run import DataFile
 
