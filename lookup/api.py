@@ -30,7 +30,7 @@ from lookup.exchange import (
     release_of,
     route_of,
 )
-from lookup.fallback import is_stale
+from lookup.fallback import Seen
 from lookup.keyring import Keyring, Refusal
 from lookup.metrics import CONTENT_TYPE, Metrics
 from lookup.misses import Misses
@@ -49,7 +49,8 @@ logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1
 _COMPLAINT_SECONDS = 10.0
-_HOUSEKEEPING_SECONDS = 5.0
+_COUNT_SECONDS = 0.25
+_MISSES_SECONDS = 5.0
 _RETRY: Headers = [("retry-after", str(_RETRY_SECONDS))]
 _FOUND = ("exact", "carried", "stale")
 
@@ -99,7 +100,10 @@ class App:
         route = route_of(scope.method, scope.path)
         self._metrics.begin()
         try:
-            response = await self._respond(route, scope, proto)
+            if route.name == "entity" and scope.method in READ:  # the hot path
+                response = await self._entity(route, scope)
+            else:
+                response = await self._respond(route, scope, proto)
         except RequestError as err:
             response = err.response
         except AlmanacError as err:
@@ -114,8 +118,6 @@ class App:
         self._metrics.end(route.name, response.status, seconds)
 
     async def _respond(self, route: Route, scope: "Scope", proto: "HTTPProtocol") -> Response:
-        if route.name == "entity" and scope.method in READ:
-            return await self._entity(route, scope)
         body = b"" if scope.method in READ else await read_body(proto)
         if route.name == "none":
             raise RequestError(404, "NOT_FOUND", "no such path; /openapi.json lists what there is")
@@ -202,7 +204,7 @@ class App:
             if isinstance(found, AlmanacError):
                 lines.append(f"table '{name}': {self._told(found)}")
                 codes.append(found.problems[0].code)
-            elif is_stale(found, time.time()):
+            elif Seen(found).is_stale(time.time()):
                 lines.append(f"table '{name}': release {found.release} was scored {found.scored_at}: it is stale")
                 codes.append("STALE")
         if codes:
@@ -263,9 +265,12 @@ class App:
 
     async def _keep_house(self) -> None:
         """What need not be done while somebody waits."""
+        written = time.monotonic()
         while True:
-            await asyncio.sleep(_HOUSEKEEPING_SECONDS)
-            if self._options.misses:
+            await asyncio.sleep(_COUNT_SECONDS)
+            self._metrics.flush()
+            if self._options.misses and time.monotonic() - written > _MISSES_SECONDS:
+                written = time.monotonic()
                 with suppress(OSError):
                     await asyncio.to_thread(self._options.misses.flush)
 

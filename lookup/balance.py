@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from schemas.errors import AlmanacError, DeclarationError, InputError, Problem, RefusedError
 
@@ -13,6 +13,15 @@ Policy = Literal["least_loaded", "round_robin", "by_key"]
 
 FIRST_REST_SECONDS = 0.5
 LONGEST_REST_SECONDS = 30.0
+
+
+class Ask(NamedTuple):
+    """One request to one worker."""
+
+    worker: str
+    table: str
+    ids: Sequence[str]
+    release: int | None
 
 
 class Balancer:

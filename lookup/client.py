@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
-from lookup.balance import Balancer, Policy, is_workers_fault
+from lookup.balance import Ask, Balancer, Policy, is_workers_fault
 from lookup.coalesce import AsyncReader, Lookups
 from lookup.connect import READ_SECONDS, address_of, connect
 from lookup.fallback import EXPIRED
@@ -43,15 +43,6 @@ class Options(NamedTuple):
 
     def __repr__(self) -> str:  # the key is shown nowhere
         return f"Options(policy={self.policy!r}, timeout_seconds={self.timeout_seconds!r})"
-
-
-class Ask(NamedTuple):
-    """One request to one worker."""
-
-    worker: str
-    table: str
-    ids: Sequence[str]
-    release: int | None
 
 
 class Workers(Protocol):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from lookup.fallback import answer
 from lookup.follower import ATTEMPTS, Asked, Command, Follower, Found, Pin
 from lookup.resp import Request
 from schemas.answer import Answer
@@ -86,8 +85,7 @@ class Lookups:
             if found is not None:
                 rows = found.rows[start : start + len(lookup.ids)]
                 start += len(lookup.ids)
-                refused = next((row for row in rows if isinstance(row, AlmanacError)), None)
-                if refused is not None:
+                if (refused := _refused(rows)) is not None:
                     _fail(lookup, refused)
                 elif not lookup.found.done():  # a client that went away took its request with it
                     lookup.found.set_result(Found(found.seen, rows))
@@ -95,6 +93,13 @@ class Lookups:
                 self._add(follower, lookup._replace(attempt=lookup.attempt + 1))
             else:
                 _fail(lookup, follower.moving())
+
+
+def _refused(rows: Sequence[Any]) -> AlmanacError | None:
+    for row in rows:
+        if isinstance(row, AlmanacError):
+            return row
+    return None
 
 
 def _fail(lookup: _Lookup, err: AlmanacError) -> None:
@@ -124,4 +129,4 @@ class AsyncReader:
         follower = self.follower if release is None else Pin(self.follower.table, release)
         found = await self._lookups.lookup(follower, ids)
         now = self._clock()
-        return found.seen.head, [answer(found.seen, id_, row, now) for id_, row in zip(ids, found.rows, strict=True)]
+        return found.seen.head, [found.seen.answer(id_, row, now) for id_, row in zip(ids, found.rows, strict=True)]

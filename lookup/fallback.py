@@ -4,64 +4,108 @@ import datetime as dt
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
 from schemas.answer import Answer, Status
-from schemas.head import Head, Serving, Value
-from schemas.row import decode_row
+from schemas.head import Head, Serving
+from schemas.row import RowDecoder
 from schemas.run import CARRIED, ROUTE_COLUMNS, SCORED_AT
 
 EXPIRED = "EXPIRED"
+_LONG_AGO = -1e300
 _NOT_OUTPUTS = {*ROUTE_COLUMNS, SCORED_AT}
 
 Priors = Mapping[str, bytes]
 """The hash of priors of one version: prior field -> row."""
 
 
-class Seen(NamedTuple):
-    """A version as a reader knows it.
+class Seen:
+    """A version as a reader knows it; what every answer needs of it is worked out once.
 
     Attributes:
         head: Of the version.
         priors: All of its priors; they are few, and needed most when Redis is away.
     """
 
-    head: Head
-    priors: Priors = MappingProxyType({})
-
-
-def answer(seen: Seen, entity: str, row: bytes | None, now: float) -> Answer:
-    """The answer for one entity of a version.
-
-    Args:
-        seen: The version.
-        entity: The id that was asked for.
-        row: Its row, None where the version has none.
-        now: Seconds since 1970.
-
-    Raises:
-        RowDecodeError: the row is not one of this version.
-    """
-    head = seen.head
-    if row is None:
-        return fallback(seen, head.serving, entity, now)
-    values = decode_row(head.columns, row)
-    carried_at = values.get(SCORED_AT)
-    scored = float(carried_at) if isinstance(carried_at, int) else head.scored_epoch
-    age = now - scored
-    if _is_past(age, head.serving.drop_after_seconds):
-        return fallback(seen, head.serving, entity, now, flag=EXPIRED)
-    status: Status = "carried" if values["status"] == CARRIED else "exact"
-    return Answer(
-        id=entity,
-        status="stale" if _is_past(age, head.serving.stale_after_seconds) else status,
-        outputs={name: value for name, value in values.items() if name not in _NOT_OUTPUTS},
-        release=head.release,
-        model=_text(values["model"]),
-        variant=_text(values["variant"]),
-        scored_at=head.scored_at if carried_at is None else utc(scored),
-        age_seconds=_age(age),
+    __slots__ = (
+        "_decode",
+        "_decode_prior",
+        "_outputs",
+        "_route",
+        "_scored",
+        "_stale_after",
+        "_until",
+        "head",
+        "priors",
     )
+
+    def __init__(self, head: Head, priors: Priors = MappingProxyType({})) -> None:
+        self.head, self.priors = head, priors
+        self._decode = RowDecoder(head.columns)
+        outputs = [spec for spec in head.columns if spec.name not in _NOT_OUTPUTS]
+        self._decode_prior = RowDecoder(outputs)
+        self._outputs = tuple(spec.name for spec in outputs)
+        names = self._decode.names
+        self._route = [names.index(name) if name in names else None for name in (*ROUTE_COLUMNS, SCORED_AT)]
+        limits = (head.serving.stale_after_seconds, head.serving.drop_after_seconds)
+        # A time that cannot be read is past every limit: what is scored then cannot be proven fresh.
+        is_unknown = math.isnan(head.scored_epoch) and any(limits)
+        self._scored = _LONG_AGO if is_unknown else head.scored_epoch
+        self._stale_after = _limit(head.serving.stale_after_seconds)
+        self._until = _limit(head.serving.drop_after_seconds)
+
+    def answer(self, entity: str, row: bytes | None, now: float) -> Answer:
+        """The answer for one entity.
+
+        Args:
+            entity: The id that was asked for.
+            row: Its row, None where the version has none.
+            now: Seconds since 1970.
+
+        Raises:
+            RowDecodeError: the row is not one of this version.
+        """
+        head = self.head
+        if row is None:
+            return fallback(self, head.serving, entity, now)
+        values = self._decode(row)
+        model, variant, status, own_time = (None if at is None else values[at] for at in self._route)
+        age = now - (self._scored if own_time is None else float(own_time))
+        if age >= self._until:
+            return fallback(self, head.serving, entity, now, flag=EXPIRED)
+        is_stale = age >= self._stale_after
+        return Answer(
+            id=entity,
+            status="stale" if is_stale else "carried" if status == CARRIED else "exact",
+            # Outputs are the first columns.
+            outputs=dict(zip(self._outputs, values, strict=False)),
+            release=head.release,
+            model=model,  # type: ignore[arg-type]  # an enum's values are text
+            variant=variant,  # type: ignore[arg-type]
+            scored_at=head.scored_at if own_time is None else utc(float(own_time)),
+            age_seconds=_age(age),
+        )
+
+    def prior(self, entity: str, now: float, flag: str | None) -> Answer | None:
+        """The answer from the most specific prior of the entity; None where there is none, or all are too old."""
+        age = now - self._scored
+        if not self.priors or age >= self._until:
+            return None
+        for field, segment in self.head.serving.prior_fields(entity):
+            if (row := self.priors.get(field)) is not None:
+                outputs = dict(zip(self._outputs, self._decode_prior(row), strict=True))
+                return Answer(
+                    id=entity, status="prior", outputs=outputs, release=self.head.release,
+                    scored_at=self.head.scored_at, age_seconds=_age(age), segment=segment, flag=flag,
+                )  # fmt: skip
+        return None
+
+    def is_expired(self, now: float) -> bool:
+        """Whether the version is too old to be answered from."""
+        return now - self._scored >= self._until
+
+    def is_stale(self, now: float) -> bool:
+        """Whether the version is older than its pipeline wants to answer from."""
+        return now - self._scored >= min(self._stale_after, self._until)
 
 
 def fallback(seen: Seen | None, serving: Serving, entity: str, now: float, *, flag: str | None = None) -> Answer:
@@ -74,32 +118,14 @@ def fallback(seen: Seen | None, serving: Serving, entity: str, now: float, *, fl
         now: Seconds since 1970.
         flag: Why it is answered so, where that is not because the version has no such row.
     """
-    release = None
     if seen is not None:
-        head, release = seen.head, seen.head.release
-        age = now - head.scored_epoch
-        # What has been dropped for its age takes its means with it.
-        is_dropped = _is_past(age, head.serving.drop_after_seconds)
-        for field, segment in () if is_dropped else head.serving.prior_fields(entity):
-            if (row := seen.priors.get(field)) is None:
-                continue
-            values = decode_row(head.columns[: _outputs(head)], row)
-            return Answer(
-                id=entity, status="prior", outputs=values, release=release,
-                scored_at=head.scored_at, age_seconds=_age(age), segment=segment, flag=flag,
-            )  # fmt: skip
-        if is_dropped:
+        if found := seen.prior(entity, now, flag):
+            return found
+        if seen.is_expired(now):  # what has been dropped for its age takes its means with it
             flag = flag or EXPIRED
-    default = serving.default
+    release, default = seen.head.release if seen else None, serving.default
     status: Status = "unknown" if default is None else "default"
     return Answer(id=entity, status=status, outputs={**(default or {})}, release=release, flag=flag)
-
-
-def is_stale(head: Head, now: float) -> bool:
-    """Whether the version is older than its pipeline wants to answer from."""
-    return _is_past(now - head.scored_epoch, head.serving.stale_after_seconds) or _is_past(
-        now - head.scored_epoch, head.serving.drop_after_seconds
-    )
 
 
 def utc(seconds: float) -> str:
@@ -107,19 +133,9 @@ def utc(seconds: float) -> str:
     return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _outputs(head: Head) -> int:
-    """How many columns are outputs: they come first."""
-    return sum(column.name not in _NOT_OUTPUTS for column in head.columns)
-
-
-def _is_past(age: float, limit_seconds: int | None) -> bool:
-    # An age that is not known (NaN) is past every limit: it cannot be proven fresh.
-    return limit_seconds is not None and not age < limit_seconds
+def _limit(seconds: int | None) -> float:
+    return math.inf if seconds is None else seconds
 
 
 def _age(age: float) -> float | None:
-    return None if math.isnan(age) else round(max(age, 0.0), 3)
-
-
-def _text(value: Value) -> str | None:
-    return None if value is None else str(value)
+    return None if math.isnan(age) or age > -_LONG_AGO / 2 else round(max(age, 0.0), 3)

@@ -9,11 +9,12 @@ from functools import cache
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from lookup.fallback import is_stale
+from lookup.fallback import Seen
 from schemas.answer import Answer
 from schemas.head import Head
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_COUNTED_AT_ONCE = 512
 _SHARED = "PROMETHEUS_MULTIPROC_DIR"
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -35,7 +36,7 @@ class Metrics:
         )
         lookups = Counter("almanac_lookups", "Entities asked for.", ("table", "status"), registry=registry)
         flagged = Counter("almanac_flagged", "Answers given without the store.", ("table", "flag"), registry=registry)
-        self._in_flight = Gauge(
+        in_flight = Gauge(
             "almanac_requests_in_flight", "Being answered now.", registry=registry, multiprocess_mode="livesum"
         )
         # Looking a child up by its labels takes longer than counting.
@@ -43,24 +44,38 @@ class Metrics:
         self._observe = cache(lambda route: seconds.labels(route).observe)
         self._lookup = cache(lambda table, status: lookups.labels(table, status).inc)
         self._flag = cache(lambda table, flag: flagged.labels(table, flag).inc)
+        self._set_in_flight = in_flight.set
+        self._ended: list[tuple[str, int, float]] = []
+        self._looked_up: list[tuple[str, str]] = []
+        self._being_answered = 0
 
     def begin(self) -> None:
-        self._in_flight.inc()
+        self._being_answered += 1
 
     def end(self, route: str, status: int, seconds: float) -> None:
-        self._in_flight.dec()
-        self._request(route, status)()
-        self._observe(route)(seconds)
+        """Note a request; it is counted with others, as counting one by one takes as long as answering."""
+        self._being_answered -= 1
+        self._ended.append((route, status, seconds))
+        if len(self._ended) >= _COUNTED_AT_ONCE:
+            self.flush()
 
     def lookups(self, table: str, answers: Sequence[Answer]) -> None:
-        if len(answers) == 1:
-            self._lookup(table, answers[0].status)()
-            return
-        for status, count in Tally(answer.status for answer in answers).items():
-            self._lookup(table, status)(count)
+        self._looked_up += [(table, answer.status) for answer in answers]
 
     def flagged(self, table: str, flag: str, count: int) -> None:
         self._flag(table, flag)(count)
+
+    def flush(self) -> None:
+        """Count what was noted; called every so often, so that any worker can tell the counts of all."""
+        ended, self._ended = self._ended, []
+        looked_up, self._looked_up = self._looked_up, []
+        for (route, status), count in Tally((route, status) for route, status, _ in ended).items():
+            self._request(route, status)(count)
+        for route, _, seconds in ended:
+            self._observe(route)(seconds)
+        for (table, kind), count in Tally(looked_up).items():
+            self._lookup(table, kind)(count)
+        self._set_in_flight(self._being_answered)
 
     def page(self, heads: Mapping[str, object], now: dt.datetime, *, is_open: bool) -> bytes:
         """The counts of all workers, and what is live now.
@@ -70,6 +85,7 @@ class Metrics:
             now: Aware; ages are measured from here.
             is_open: Whether this worker's circuit to Redis is.
         """
+        self.flush()
         counts = self._registry
         if _SHARED in os.environ:
             counts = CollectorRegistry()
@@ -90,5 +106,5 @@ def _live(heads: Mapping[str, object], now: dt.datetime, *, is_open: bool) -> Co
         if isinstance(head, Head):
             version.labels(table).set(head.release)
             age.labels(table).set(now.timestamp() - head.scored_epoch)
-            stale.labels(table).set(is_stale(head, now.timestamp()))
+            stale.labels(table).set(Seen(head).is_stale(now.timestamp()))
     return registry

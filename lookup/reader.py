@@ -7,7 +7,6 @@ from typing import Any
 from redis.cluster import RedisCluster
 
 from lookup.connect import Client, redis_errors
-from lookup.fallback import answer
 from lookup.follower import ATTEMPTS, Command, Follower, Found, Pin
 from schemas.answer import Answer
 from schemas.head import Head
@@ -55,4 +54,4 @@ class Reader:
 
     def _answers(self, ids: Sequence[str], found: Found) -> list[Answer]:
         now = self._clock()
-        return [answer(found.seen, entity, row, now) for entity, row in zip(ids, found.rows, strict=True)]
+        return [found.seen.answer(entity, row, now) for entity, row in zip(ids, found.rows, strict=True)]

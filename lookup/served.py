@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lookup.breaker import Breaker
 from lookup.coalesce import Follows, Lookups
-from lookup.fallback import answer, fallback
+from lookup.fallback import fallback
 from lookup.follower import Follower, Found, Pin
 from schemas.answer import Answer
 from schemas.errors import AlmanacError, InputError
@@ -99,7 +99,7 @@ class ServedTable:
 
     def _answered(self, ids: Sequence[str], found: Found) -> Answered:
         now, seen = self._clock(), found.seen
-        return Answered(seen.head, [answer(seen, id_, row, now) for id_, row in zip(ids, found.rows, strict=True)])
+        return Answered(seen.head, [seen.answer(id_, row, now) for id_, row in zip(ids, found.rows, strict=True)])
 
     def _flagged(self, ids: Sequence[str], why: AlmanacError) -> Answered:
         seen, now = self._follower.seen, self._clock()

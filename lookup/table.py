@@ -1,6 +1,6 @@
 """The Redis side of a release: versions loaded beside the live one, and one head to flip."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from itertools import pairwise
 from typing import Any, cast
@@ -105,7 +105,7 @@ class RedisTable:
         wanted = self._replicas() if replicas is None else replicas
         loaded = spread(Load(self._address, head, method, wanted), rows.parts)
         load_priors(self._address, head, rows.priors)
-        self._refuse_overlap(head, loaded)
+        refuse_overlap(head, loaded)
         self._refuse_overtaken(head)
         return [row for part in loaded for row in part.sample]
 
@@ -146,7 +146,7 @@ class RedisTable:
                 args=[head.model_dump_json(), head.token, head.version, "" if allow_older else head.date],
             )
         if outcome == b"fenced":
-            raise self._fenced(head, int(detail))
+            raise fenced(head, int(detail))
         if outcome == b"damaged":
             found, expected = f"not a head: {detail[:60]!r}", "the JSON that publish writes"
             raise InputError(Problem("STORE_POINTER_FORMAT", head_key(self.name), found, expected))
@@ -176,13 +176,8 @@ class RedisTable:
             left = {int(version): int(at) for version, at in self._client.hgetall(self._left_key).items()}
             now = int(self._client.time()[0])
         versions = self.versions()
-        others = sorted(
-            versions.keys() - {live.version}, key=lambda version: (left.get(version, 0), version), reverse=True
-        )
-        once_live = [version for version in others if version in left]
-        old = {version for version in once_live[keep - 1 :] if now - left[version] >= grace_seconds}
-        abandoned = {version for version in others if version not in left and versions[version].token < live.token}
-        return [version for version in sorted(old | abandoned) if self.drop(versions[version])]
+        old = removable(versions, live, left, now, keep=keep, grace_seconds=grace_seconds)
+        return [version for version in old if self.drop(versions[version])]
 
     def drop(self, head: Head) -> bool:
         """Remove a version's rows; False, and nothing is removed, where readers follow it or it is gone."""
@@ -242,26 +237,49 @@ class RedisTable:
         """The head that is served, which is not one with a larger token."""
         served = self.head()
         if served and served.token > head.token:
-            raise self._fenced(head, served.token)
+            raise fenced(head, served.token)
         return served
-
-    def _fenced(self, head: Head, token: int) -> RefusedError:
-        return RefusedError(
-            Problem(
-                "PUBLISH_FENCED",
-                head_key(self.name),
-                f"a head with token {token}",
-                f"one below {head.token}: this publication was overtaken",
-            )
-        )
-
-    def _refuse_overlap(self, head: Head, loaded: Sequence[Loaded]) -> None:
-        """Each part has buckets of its own, or an id could be in two of them."""
-        spans = [(part.first, part.last) for part in loaded if part.rows]
-        if any(before[1] >= after[0] for before, after in pairwise(spans)):
-            where = f"{head.table} run {head.run_id}"
-            raise InputError(Problem("ROW_ORDER", where, "a bucket in two files", "each bucket in one, in order"))
 
     def _replicas(self) -> int:
         with Wires(self._address) as wires:
             return min(int(info.get("connected_slaves", 0)) for info in wires.info("replication"))
+
+
+def removable(
+    versions: Mapping[int, Head], live: Head, left: Mapping[int, int], now: int, *, keep: int, grace_seconds: int
+) -> list[int]:
+    """The versions that nobody can be reading, ascending.
+
+    Args:
+        versions: Every version that has rows.
+        live: The head that readers follow.
+        left: When readers left each version that once was live, in seconds since 1970.
+        now: The same of now.
+        keep: How many of those that were live are kept, the live one among them.
+        grace_seconds: How long at least one is kept that is no longer live.
+    """
+    others = sorted(versions.keys() - {live.version}, key=lambda version: (left.get(version, 0), version), reverse=True)
+    once_live = [version for version in others if version in left]
+    old = {version for version in once_live[keep - 1 :] if now - left[version] >= grace_seconds}
+    abandoned = {version for version in others if version not in left and versions[version].token < live.token}
+    return sorted(old | abandoned)
+
+
+def fenced(head: Head, token: int) -> RefusedError:
+    """The refusal of a publication that one with a larger token came before."""
+    where, found = head_key(head.table), f"a head with token {token}"
+    return RefusedError(
+        Problem("PUBLISH_FENCED", where, found, f"one below {head.token}: this publication was overtaken")
+    )
+
+
+def refuse_overlap(head: Head, loaded: Sequence[Loaded]) -> None:
+    """Refuse parts that share a bucket: an id could be in two of them.
+
+    Raises:
+        InputError: two do.
+    """
+    spans = [(part.first, part.last) for part in loaded if part.rows]
+    if any(before[1] >= after[0] for before, after in pairwise(spans)):
+        where = f"{head.table} run {head.run_id}"
+        raise InputError(Problem("ROW_ORDER", where, "a bucket in two files", "each bucket in one, in order"))

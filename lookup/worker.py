@@ -4,17 +4,15 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
 import msgspec
 
+from lookup.balance import Ask
 from schemas.answer import Answer, ErrorBody, LookupRequest, LookupResponse
 from schemas.errors import AlmanacError, InputError, Problem, RefusedError, UnavailableError
-
-if TYPE_CHECKING:
-    from lookup.client import Ask
 
 _encode = msgspec.json.Encoder().encode
 _answers = msgspec.json.Decoder(LookupResponse).decode
@@ -27,7 +25,7 @@ class HttpWorkers:
     def __init__(self, api_key: str | None, timeout_seconds: float, tls: ssl.SSLContext | None) -> None:
         self._client = httpx.Client(**_options(api_key, timeout_seconds, tls))
 
-    def ask(self, ask: "Ask") -> list[Answer]:
+    def ask(self, ask: Ask) -> list[Answer]:
         try:
             response = self._client.post(**_request(ask))
         except httpx.HTTPError as err:
@@ -45,7 +43,7 @@ class AsyncHttpWorkers:
         self._client = httpx.AsyncClient(**_options(api_key, timeout_seconds, tls))
         self._timeout_seconds = timeout_seconds
 
-    async def ask(self, ask: "Ask") -> list[Answer]:
+    async def ask(self, ask: Ask) -> list[Answer]:
         try:
             async with asyncio.timeout(self._timeout_seconds):  # httpx bounds each read, not the whole
                 response = await self._client.post(**_request(ask))
@@ -65,19 +63,19 @@ def _options(api_key: str | None, timeout_seconds: float, tls: ssl.SSLContext | 
     return {"headers": headers, "timeout": timeout_seconds, "trust_env": False, "verify": True if tls is None else tls}
 
 
-def _request(ask: "Ask") -> dict[str, Any]:
+def _request(ask: Ask) -> dict[str, Any]:
     query: Mapping[str, int] | None = None if ask.release is None else {"release": ask.release}
     url = f"{ask.worker.rstrip('/')}/v1/{quote(ask.table, safe='')}/lookup"
     return {"url": url, "content": _encode(LookupRequest(list(ask.ids))), "params": query}
 
 
-def _not_answered(ask: "Ask", err: Exception) -> UnavailableError:
+def _not_answered(ask: Ask, err: Exception) -> UnavailableError:
     code = "API_TIMEOUT" if isinstance(err, TimeoutError | httpx.TimeoutException) else "API_DOWN"
     found = str(err) or type(err).__name__
     return UnavailableError(Problem(code, _named(ask.worker), found, "a worker that answers in time"))
 
 
-def _answered(ask: "Ask", response: httpx.Response) -> list[Answer]:
+def _answered(ask: Ask, response: httpx.Response) -> list[Answer]:
     """The answers in a response, or its error: of the class that says what to do, with the code of its body."""
     where, status = _named(ask.worker), response.status_code
     with suppress(msgspec.DecodeError, UnicodeDecodeError):

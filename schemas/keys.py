@@ -21,6 +21,8 @@ def entity_id(values: Iterable[object]) -> str:
 
 def id_problem(entity: str) -> str | None:
     """Why `entity` cannot be an entity id, or None where it can."""
+    if entity.isascii() and entity.isprintable() and len(entity) <= MAX_ID_BYTES and entity and not entity.isspace():
+        return None  # nearly all of them, at once
     if not entity.strip():
         return "is blank"
     try:

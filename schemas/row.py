@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import msgpack
 
@@ -42,34 +42,49 @@ def encode_rows(columns: Sequence[ColumnSpec], values: Sequence[Sequence[Any]]) 
     return [header + b"".join(row) for row in zip(*encoded, strict=True)]
 
 
+class RowDecoder:
+    """Decodes the rows of one version; made once for its columns, as it is used for every row."""
+
+    def __init__(self, columns: Sequence[ColumnSpec]) -> None:
+        self.names = tuple(spec.name for spec in columns)
+        self._kinds = tuple((_TYPES.get(spec.type), spec) for spec in columns)
+
+    def __call__(self, raw: bytes) -> list[Value]:
+        """The row's values, in the order of the columns.
+
+        Raises:
+            RowDecodeError: the bytes are not a row of these columns. Never a guess.
+        """
+        try:
+            values = msgpack.unpackb(raw)
+        except (ValueError, msgpack.UnpackException) as err:
+            raise _undecodable(raw, str(err) or type(err).__name__) from err
+        if type(values) is not list or len(values) != len(self._kinds):
+            raise _undecodable(raw, f"not an array of {len(self._kinds)}")
+        for index, (kind, spec) in enumerate(self._kinds):
+            value: Any = values[index]
+            if kind is None:
+                if type(value) is not int or not 0 <= value < len(spec.values):
+                    raise _undecodable(raw, f"{spec.name}: no value of index {value!r}")
+                values[index] = spec.values[value]
+            elif value is not None and type(value) is not kind:
+                raise _undecodable(raw, f"{spec.name}: {type(value).__name__} where {spec.type} was declared")
+            elif type(value) is int and value >= 2**63:  # MessagePack has unsigned ones too
+                raise _undecodable(raw, f"{spec.name}: {value} is no int64")
+        return values
+
+
 def decode_row(columns: Sequence[ColumnSpec], raw: bytes) -> dict[str, Value]:
     """The row's values by column name.
 
     Raises:
-        RowDecodeError: the bytes are not a row of these columns. Never a guess.
+        RowDecodeError: the bytes are not a row of these columns.
     """
-    try:
-        values = msgpack.unpackb(raw)
-    except (ValueError, msgpack.UnpackException) as err:
-        raise _undecodable(raw, str(err) or type(err).__name__) from err
-    if not isinstance(values, list) or len(values) != len(columns):
-        raise _undecodable(raw, f"not an array of {len(columns)}")
-    return {spec.name: _checked(spec, value, raw) for spec, value in zip(columns, values, strict=True)}
+    decoder = RowDecoder(columns)
+    return dict(zip(decoder.names, decoder(raw), strict=True))
 
 
 _TYPES: dict[str, type] = {"float64": float, "float32": float, "int64": int, "string": str}
-
-
-def _checked(spec: ColumnSpec, value: Any, raw: bytes) -> Value:
-    if spec.type == "enum":
-        if type(value) is not int or not 0 <= value < len(spec.values):
-            raise _undecodable(raw, f"{spec.name}: no value of index {value!r}")
-        return spec.values[value]
-    if value is not None and type(value) is not _TYPES[spec.type]:
-        raise _undecodable(raw, f"{spec.name}: {type(value).__name__} where {spec.type} was declared")
-    if isinstance(value, int) and value >= 2**63:  # MessagePack has unsigned ones too
-        raise _undecodable(raw, f"{spec.name}: {value} is no int64")
-    return cast("Value", value)  # narrowed by a table that mypy cannot follow
 
 
 def _undecodable(raw: bytes, why: str) -> RowDecodeError:

@@ -1,14 +1,20 @@
-"""What a Redis with users or certificates needs: both are made for one test and thrown away."""
+"""Servers of every kind for one test: a cluster, one with users or certificates; all are thrown away."""
 
 import os
 import re
 import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+import redis
+
 from lookup.acl import User
 from lookup.connect import connect
+from lookup.embedded import free_port, server_command
 
 PASSWORD = "c4nary-pa55word"
 _WHEELS = (
@@ -32,6 +38,100 @@ def programs() -> dict[str, str]:
             if version := re.match(r"(\w+) server v=([0-9.]+)", told):
                 found.setdefault(f"{version[1].lower()}-{version[2]}", str(path))
     return found
+
+
+def wait_until(so: Callable[[], object], what: str, *, seconds: float = 20) -> None:
+    """Return when it is so.
+
+    Raises:
+        AssertionError: it is not within the time.
+    """
+    deadline = time.monotonic() + seconds
+    while not so():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+
+
+class Node(NamedTuple):
+    """A server that runs."""
+
+    process: "subprocess.Popen[bytes]"
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def ask(self, *command: str | int) -> bytes:
+        """What it answers, whatever node of a cluster it is."""
+        with redis.Redis(port=self.port, socket_timeout=10, protocol=2) as client:
+            return client.execute_command(*command)  # type: ignore[no-any-return]
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.ask("PING"))
+        except redis.RedisError:
+            return False
+
+
+@contextmanager
+def running(program: str, folder: Path, *options: str) -> Iterator[Node]:
+    """A server that keeps nothing on disk."""
+    folder.mkdir(parents=True)
+    # A cluster node takes the port 10,000 above its own too.
+    port = next(port for port in iter(free_port, None) if port < 55_536)
+    command = [*server_command(program, folder, port), "--appendonly", "no", *options]
+    node = Node(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), port)
+    try:
+        wait_until(node.answers, f"{program} answers")
+        yield node
+    finally:
+        node.process.kill()
+        node.process.wait()
+
+
+class Nodes(tuple[Node, ...]):
+    """The masters of a cluster, with a third of the slots each."""
+
+    __slots__ = ()
+
+    @property
+    def url(self) -> str:
+        return f"redis+cluster://127.0.0.1:{self[0].port}"
+
+    def owner(self, key: str) -> Node:
+        """The node that says that the key is its own."""
+        for node in self:
+            try:
+                node.ask("EXISTS", key)
+            except redis.RedisError:
+                continue
+            return node
+        raise AssertionError(f"nobody has {key}")
+
+    def move(self, slot: int, to: Node) -> None:
+        """Give an empty slot to another node."""
+        for node in (to, *(other for other in self if other is not to)):
+            node.ask("CLUSTER", "SETSLOT", slot, "NODE", to.ask("CLUSTER", "MYID").decode())
+
+
+@contextmanager
+def cluster(program: str, folder: Path, *options: str, nodes: int = 3) -> Iterator[Nodes]:
+    """A Redis Cluster of masters only."""
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", *options)
+    with ExitStack() as stack:
+        found = Nodes(stack.enter_context(running(program, folder / f"node-{i}", *options)) for i in range(nodes))
+        bounds = [position * 16_384 // nodes for position in range(nodes + 1)]
+        for node, first, behind in zip(found, bounds, bounds[1:], strict=False):
+            node.ask("CLUSTER", "ADDSLOTSRANGE", first, behind - 1)
+            node.ask("CLUSTER", "MEET", "127.0.0.1", found[0].port)
+
+        def is_whole(node: Node) -> bool:
+            known = b"cluster_state:ok" in node.ask("CLUSTER", "INFO")
+            return known and len(node.ask("CLUSTER", "SLOTS")) == nodes
+
+        wait_until(lambda: all(map(is_whole, found)), "the cluster is whole")
+        yield found
 
 
 def has_tls(program: str) -> bool:

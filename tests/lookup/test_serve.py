@@ -47,6 +47,7 @@ def test_several_workers_count_together_and_a_killed_one_is_replaced(
     with run_server(tmp_path, redis_server, ["flights"], workers=2) as server:
         for _ in range(40):
             assert server.ask("GET", f"/v1/flights/{FLIGHT}").status == 200
+        time.sleep(0.6)  # a worker tells the others every quarter of a second
         counts = {_metric(server, 'almanac_lookups_total{status="exact",table="flights"}') for _ in range(10)}
 
         victim = _children(server.process.pid)[0]

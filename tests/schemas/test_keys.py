@@ -268,7 +268,7 @@ def test_a_head_may_say_more_than_this_reader_knows() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"version": 0}, {"token": 0}, {"buckets": 0}, {"entities": 0}, {"layout": "packed"}, {"columns": None}]
+    "changes", [{"version": 0}, {"token": 0}, {"buckets": 0}, {"entities": -1}, {"layout": "packed"}, {"columns": None}]
 )
 def test_a_head_that_cannot_be_is_refused(changes: dict[str, Any]) -> None:
     raw = json.dumps(_HEAD.model_dump(mode="json") | changes).encode()
