@@ -1,9 +1,9 @@
-"""A figure: what is measured, the bar it is held to, and what was found."""
+"""A figure: what is measured, what it is compared with, the bar it is held to, and what was found."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.workplace import Workplace
 
@@ -14,13 +14,30 @@ class Figure:
 
     Attributes:
         name: Ends in its unit.
-        what: What it is, for the page.
-        bar: The most it may be; None where nothing is promised.
+        what: What it is, for the page; of a comparison, also what the peer is.
+        bar: What it is held to; None where nothing is promised.
+        judged: Whether the bar is for what is ours, or for its ratio to the peer.
+        sense: On which side of the bar is good.
     """
 
     name: str
     what: str
     bar: float | None = None
+    judged: Literal["ours", "ratio"] = "ours"
+    sense: Literal["at most", "at least"] = "at most"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Samples of ours and of a peer, measured in turns.
+
+    Attributes:
+        note: How they were measured, and why a bar may be missed.
+    """
+
+    ours: Sequence[float]
+    peers: Sequence[float] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +46,7 @@ class Measured:
 
     figure: Figure
     samples: Sequence[float] = ()
-    peer: float | None = None
+    peers: Sequence[float] = ()
     note: str = ""
 
     @property
@@ -37,20 +54,38 @@ class Measured:
         return statistics.median(self.samples) if self.samples else None
 
     @property
+    def peer(self) -> float | None:
+        return statistics.median(self.peers) if self.peers else None
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours to the peer's."""
+        return self.ours / self.peer if self.ours is not None and self.peer else None
+
+    @property
+    def judged(self) -> float | None:
+        """What the bar is for."""
+        return self.ratio if self.figure.judged == "ratio" else self.ours
+
+    @property
     def met(self) -> bool | None:
         """Whether the bar is met; None where there is no bar, or no measurement."""
-        return None if self.ours is None or self.figure.bar is None else self.ours <= self.figure.bar
+        if self.judged is None or self.figure.bar is None:
+            return None
+        return self.judged <= self.figure.bar if self.figure.sense == "at most" else self.judged >= self.figure.bar
 
     def line(self) -> dict[str, Any]:
-        """What is printed of it; `sense` says how `ours` must stand to `bar`."""
+        """What is printed of it; `sense` says how the `judged` one of `ours` and `ratio` must stand to `bar`."""
         return {
             "name": self.figure.name,
             "ours": self.ours,
             "peer": self.peer,
-            "ratio": self.ours / self.peer if self.ours is not None and self.peer else None,
+            "ratio": self.ratio,
             "bar": self.figure.bar,
             "met": self.met,
-            "sense": "at most",
+            "judged": self.figure.judged,
+            "sense": self.figure.sense,
+            "note": self.note,
         }
 
 
@@ -58,7 +93,7 @@ class Unmeasurable(Exception):  # noqa: N818  # a fact about this machine, not a
     """Why this machine cannot show a figure."""
 
 
-Samples = Mapping[str, Sequence[float]]
+Samples = Mapping[str, Sequence[float] | Compared]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,10 @@ import json
 import sys
 
 from jobs.arguments import exit_with, job_arguments, parse_date
+from jobs.session import spark_session
+from jobs.spreading import in_tasks
 from jobs.stages import check_inputs, gate, publisher
+from lookup.loader import in_threads
 from lookup.store import Store
 from schemas.declared import load_pipeline
 from schemas.settings import Settings
@@ -16,12 +19,14 @@ from schemas.settings import Settings
 def main() -> None:
     parser = job_arguments(__doc__ or "")
     parser.add_argument("--force", action="store_true", help="also what was rolled back, or is older than what is live")
+    parser.add_argument("--spark", action="store_true", help="load the files in Spark tasks, not in this process")
     arguments = parser.parse_args()
     settings = Settings.from_environment()
     declared = load_pipeline(settings, arguments.pipeline)
     run_id = arguments.run_id or check_inputs(settings, declared.name, parse_date(arguments.date)).run_id
     gate(Store(settings.store, declared.name).report(run_id))
-    published = publisher(settings, declared).publish(run_id, force=arguments.force)
+    spread = in_tasks(lambda: spark_session(f"almanac publish {run_id}")) if arguments.spark else in_threads
+    published = publisher(settings, declared, spread=spread).publish(run_id, force=arguments.force)
     sys.stdout.write(json.dumps(published._asdict()) + "\n")
 
 

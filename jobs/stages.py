@@ -15,11 +15,12 @@ from jobs.bundles import Bundle, check_promises, find_bundle, open_bundle
 from jobs.snapshot import Snapshot, take_snapshot
 from lookup.connect import connect
 from lookup.embedded import redis_url
+from lookup.loader import in_threads
 from lookup.publisher import Published, Publisher
 from lookup.reader import Reader
 from lookup.rows import StoredRows, rows_in
 from lookup.store import Store
-from lookup.table import RedisTable
+from lookup.table import RedisTable, Spread
 from schemas.content import canonical_json, sha256_text, write_atomically
 from schemas.declared import DeclaredPipeline, load_pipeline
 from schemas.errors import BlockedError, DeclarationError, InputError, Problem
@@ -290,11 +291,17 @@ def lookup_table(settings: Settings, declared: DeclaredPipeline) -> RedisTable:
     return RedisTable(client, declared.name, rows_of=rows_in(Store(settings.store, declared.name)))
 
 
-def publisher(settings: Settings, declared: DeclaredPipeline) -> Publisher:
+def publisher(settings: Settings, declared: DeclaredPipeline, *, spread: Spread = in_threads) -> Publisher:
     """The publisher of a pipeline, on the configured Redis or this store's own."""
     store, publish = Store(settings.store, declared.name), declared.pipeline.publish
-    table = lookup_table(settings, declared)
-    return Publisher(store, table, keep=publish.keep, grace_seconds=publish.grace_seconds, replicas=publish.replicas)
+    return Publisher(
+        store,
+        lookup_table(settings, declared),
+        keep=publish.keep,
+        grace_seconds=publish.grace_seconds,
+        replicas=publish.replicas,
+        spread=spread,
+    )
 
 
 def smoke(settings: Settings, pipeline: str, run_id: str, *, ids: int = 20) -> int:

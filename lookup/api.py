@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import json
 import logging
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -40,6 +41,7 @@ from lookup.served import Answered, ServedTable
 from schemas.answer import LookupResponse, Readiness, UnknownAnswer
 from schemas.errors import AlmanacError, DeclarationError, InputError, Problem, bounded
 from schemas.head import Head, Serving
+from schemas.strict import NAME_PATTERN
 
 if TYPE_CHECKING:
     from granian._granian import RSGIHTTPProtocol as HTTPProtocol
@@ -293,8 +295,11 @@ def create_app(redis_url: str, tables: Mapping[str, Serving], options: Options =
         options: What else it is told.
 
     Raises:
-        DeclarationError: the URL is not one of a Redis, or there is no table.
+        DeclarationError: the URL is not one of a Redis, there is no table, or a name is none.
     """
+    if wrong := [name for name in tables if not re.fullmatch(NAME_PATTERN, name)]:
+        # With a ':' in it, a name would reach keys of another table.
+        raise DeclarationError(Problem("CFG_TABLES", "serve", f"{wrong[0]!r} is no table's name", NAME_PATTERN))
     if not tables:
         raise DeclarationError(Problem("CFG_TABLES", "serve", "no table to serve", "at least one declared pipeline"))
     return App(address_of(redis_url), tables, options)

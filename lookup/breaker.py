@@ -24,7 +24,7 @@ class Breaker:
 
     def refusal(self) -> AlmanacError | None:
         """Why not to ask now: the last failure; None where the request may be made."""
-        if not self.is_open:
+        if self._failures < _FAILURES:
             return None
         now = self._clock()
         if now - self._probed_at < _PROBE_SECONDS:

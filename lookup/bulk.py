@@ -59,7 +59,8 @@ def checksum_of(address: Address, head: Head, rows_of: RowsOf) -> str:
                 else:
                     prefix = len(row_key(head.table, head.version, ""))
                     values = wires.ask(keys, [packed("GET", key) for key in keys])
-                    yield from ((key[prefix:], value) for key, value in zip(keys, values, strict=True) if value)
+                    pairs = zip(keys, values, strict=True)
+                    yield from ((key[prefix:], value) for key, value in pairs if value is not None)
 
     return checksum(held())
 

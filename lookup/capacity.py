@@ -69,7 +69,7 @@ def server_of(info: Mapping[str, Any]) -> Server:
 def plan(head: Head, rows: Rows, server: Server, *, share: float = 1.0) -> Plan:
     """What loading this version needs.
 
-    The first part stands for all: entities are spread over the buckets by a hash.
+    The first part with rows stands for all: entities are spread over the buckets by a hash.
 
     Args:
         head: Of the version.
@@ -77,10 +77,11 @@ def plan(head: Head, rows: Rows, server: Server, *, share: float = 1.0) -> Plan:
         server: Where they go.
         share: The part of the version that this server gets, 1 unless it is one of a cluster.
     """
-    chunk = next(iter(rows.parts)).read()
-    sampled = len(chunk.ids)
+    chunks = (part.read() for part in rows.parts)
+    sampled = next((chunk for chunk in chunks if len(chunk.ids)), None)
+    a_row = _sampled_bytes(head, sampled, server) / len(sampled.ids) if sampled else 0.0
     priors = sum(_FIELD_BYTES + len(field) + len(value) for field, value in rows.priors.items())
-    size = int((_sampled_bytes(head, chunk, server) / max(1, sampled) * head.entities + priors) * share)
+    size = int((a_row * head.entities + priors) * share)
     return Plan(size, server.used_bytes + size, server)
 
 

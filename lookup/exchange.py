@@ -59,7 +59,7 @@ def route_of(method: str, path: str) -> Route:
         table, slash, entity = path[4:].partition("/")
         if table and slash:
             if entity != "lookup":
-                return Route("entity", table, entity)
+                return Route("entity", table, entity, READ)
             return Route("batch" if method == "POST" else "entity", table, entity, (*READ, "POST"))
     return Route(_FIXED_ROUTES.get(path, "none"))
 

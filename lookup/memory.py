@@ -19,6 +19,11 @@ from schemas.row import encode_rows
 _MODEL = "in memory"
 
 
+def one_by_one(load: Callable[[Part], Loaded], parts: Sequence[Part]) -> list[Loaded]:
+    """Load part after part."""
+    return [load(part) for part in parts]
+
+
 class MemoryTable:
     """One table, for one thread.
 
@@ -79,14 +84,21 @@ class MemoryTable:
         """What readers follow now; None before the first publish."""
         return self._served
 
-    def plan(self, head: Head, rows: Rows) -> list[Plan]:
+    def plan(self, head: Head, rows: Rows) -> list[Plan]:  # noqa: ARG002  # as RedisTable has it
         """Nothing: no server gets a part of the version."""
         return []
 
     def preflight(self) -> None:
         """Nothing is ever evicted."""
 
-    def load(self, head: Head, rows: Rows, *, spread: Spread | None = None, replicas: int | None = None) -> list[Row]:
+    def load(
+        self,
+        head: Head,
+        rows: Rows,
+        *,
+        spread: Spread = one_by_one,
+        replicas: int | None = None,  # noqa: ARG002  # as RedisTable has it
+    ) -> list[Row]:
         """Keep a version's rows beside the live one, and return them.
 
         Raises:
@@ -111,8 +123,7 @@ class MemoryTable:
             loaded.extend(chunk)
             return Loaded(len(chunk.ids), int(buckets[0]), int(buckets[-1]), ())
 
-        parts = [load(part) for part in rows.parts] if spread is None else spread(load, rows.parts)
-        refuse_overlap(head, parts)
+        refuse_overlap(head, spread(load, rows.parts))
         self._refuse_overtaken(head)
         self._versions[head.version] = head
         self._rows[head.version] = dict(loaded)
@@ -175,7 +186,7 @@ class MemoryTable:
         if is_served or known is None or known.run_id != head.run_id:
             return False
         for held in (self._versions, self._rows, self._priors, self._left):
-            held.pop(head.version, None)  # type: ignore[attr-defined]
+            held.pop(head.version, None)
         return True
 
     def erase(self, entity: str, entities_of: Callable[[Head], int]) -> int:

@@ -9,7 +9,7 @@ from lookup.bulk import RowsOf, checksum_of, count, exists, no_rows, unlink
 from lookup.capacity import Plan, plan, refuse_eviction, refuse_what_does_not_fit, server_of
 from lookup.connect import Client, address_of_client, redis_errors
 from lookup.follower import row_commands
-from lookup.loader import Load, Loaded, in_threads, load_priors, method_of
+from lookup.loader import Load, Loaded, in_threads, list_version, load_priors, method_of
 from lookup.rows import Part, Row, Rows
 from lookup.scripts import AMEND, CLAIM, FLIP
 from lookup.wire import packed
@@ -104,6 +104,9 @@ class RedisTable:
         method = method_of(self._address, head) if head.layout == "bucket" else "hset"
         wanted = self._replicas() if replicas is None else replicas
         loaded = spread(Load(self._address, head, method, wanted), rows.parts)
+        if not any(part.rows for part in loaded):  # a version of no rows is one too
+            with Wires(self._address) as wires:
+                list_version(wires, head)
         load_priors(self._address, head, rows.priors)
         refuse_overlap(head, loaded)
         self._refuse_overtaken(head)

@@ -6,10 +6,10 @@ import java.util.regex.*;
 import java.util.zip.CRC32;
 import static java.nio.charset.StandardCharsets.*;
 
-/** Looks up over the streams of a socket with a timeout. After an IOException, make a new one; others are refusals. */
+/** Looks up over the streams of a socket with a timeout; after an IOException, make a new one. */
 public final class Almanac {
+    static final Pattern TOKEN = Pattern.compile("[\\[\\]{}]|\"([^\"\\\\]|\\\\.)*\"|[^\\s\\[\\]{}:,\"]+");
     private record Head(byte[] raw, Map<?, ?> json) {}
-    private static final Pattern TOKEN = Pattern.compile("[\\[\\]{}]|\"(?:[^\"\\\\]|\\\\.)*\"|[^\\s\\[\\]{}:,\"]+");
     private final Map<String, Head> seen = new HashMap<>();
     private final DataInputStream in;
     private final OutputStream out;
@@ -23,35 +23,37 @@ public final class Almanac {
             commands.add(List.of("GET", "almanac:{" + table + "}:head"));
             List<byte[]> rows = send(commands);
             byte[] raw = rows.remove(rows.size() - 1);
-            if (raw == null) throw new NoSuchElementException(table + ": nothing is published");
+            if (raw == null) throw new IllegalStateException(table + ": nothing is published");
             if (head != null && Arrays.equals(raw, head.raw)) {
-                List<Map<String, Object>> found = new ArrayList<>();
-                for (byte[] row : rows) found.add(row == null ? null : decode((List<?>) head.json.get("columns"), row));
-                return found;
+                List<?> columns = (List<?>) head.json.get("columns");
+                return rows.stream().map(row -> row == null ? null : decode(columns, row)).toList();
             }
-            Iterator<String> tokens = TOKEN.matcher(new String(raw, UTF_8)).results().map(MatchResult::group).iterator();
-            head = new Head(raw, (Map<?, ?>) json(tokens, tokens.next()));
-            Object format = head.json.get("format");
-            if (format != null && !List.of("1", "2").contains(format)) throw new IllegalStateException("a newer format");
-            seen.put(table, head);
+            var tokens = TOKEN.matcher(new String(raw, UTF_8)).results().map(MatchResult::group).iterator();
+            Map<?, ?> json = (Map<?, ?>) json(tokens.next(), tokens);
+            if (json.get("format") instanceof String format && !format.matches("[12]"))
+                throw new IllegalStateException(table + ": a newer format than this reader knows");
+            seen.put(table, new Head(raw, json));
         }
         throw new IllegalStateException(table + ": the head moved five times");
     }
-    /** The bulk strings that commands, sent in one write, are answered with; AUTH (null) can go this way too. */
+    /** The bulk strings that answer commands sent in one write; AUTH (null) can go this way too. */
     public synchronized List<byte[]> send(List<List<String>> commands) throws IOException {
-        ByteArrayOutputStream wire = new ByteArrayOutputStream();
+        StringBuilder wire = new StringBuilder();
         for (List<String> parts : commands) {
-            wire.writeBytes(("*" + parts.size() + "\r\n").getBytes(UTF_8));
-            for (String part : parts) wire.writeBytes(("$" + part.getBytes(UTF_8).length + "\r\n" + part + "\r\n").getBytes(UTF_8));
+            wire.append("*" + parts.size() + "\r\n");
+            for (String part : parts) wire.append("$" + part.getBytes(UTF_8).length + "\r\n" + part + "\r\n");
         }
-        wire.writeTo(out);
+        out.write(wire.toString().getBytes(UTF_8));
         List<byte[]> replies = new ArrayList<>();
         while (replies.size() < commands.size()) {
             StringBuilder line = new StringBuilder();
             while (line.indexOf("\r\n") < 0) line.append((char) in.readByte());
             if (line.charAt(0) == '-') throw new IOException(line.toString());
             int size = line.charAt(0) == '$' ? Integer.parseInt(line.substring(1).trim()) : -1;
-            replies.add(size < 0 ? null : Arrays.copyOf(in.readNBytes(size + 2), size));
+            byte[] bytes = new byte[Math.max(size, 0)];
+            in.readFully(bytes);
+            replies.add(size < 0 ? null : bytes);
+            if (size >= 0) in.readShort();
         }
         return replies;
     }
@@ -60,13 +62,14 @@ public final class Almanac {
         if ("string".equals(head.get("layout"))) return List.of("GET", version + ":id:" + id);
         CRC32 crc = new CRC32();
         crc.update(id.getBytes(UTF_8));
-        return List.of("HGET", version + ":" + crc.getValue() % Long.parseLong((String) head.get("buckets")), id);
+        long buckets = Long.parseLong((String) head.get("buckets"));
+        return List.of("HGET", version + ":" + crc.getValue() % buckets, id);
     }
-    private static Object json(Iterator<String> in, String token) { // numbers as text; colons and commas are no tokens
+    private static Object json(String token, Iterator<String> in) { // numbers are text; : and , no tokens
         if (token.startsWith("\"")) return token.substring(1, token.length() - 1).translateEscapes();
         if (!token.matches("[\\[{]")) return token;
         List<Object> items = new ArrayList<>();
-        for (String next = in.next(); !next.matches("[\\]}]"); next = in.next()) items.add(json(in, next));
+        for (String next = in.next(); !next.matches("[\\]}]"); next = in.next()) items.add(json(next, in));
         if (token.equals("[")) return items;
         Map<Object, Object> pairs = new HashMap<>();
         for (int i = 0; i < items.size(); i += 2) pairs.put(items.get(i), items.get(i + 1));
@@ -76,20 +79,22 @@ public final class Almanac {
         ByteBuffer row = ByteBuffer.wrap(bytes);
         boolean fits = row.get() == (byte) (0x90 | columns.size());
         Map<String, Object> values = new LinkedHashMap<>();
-        for (Object column : columns) values.put((String) ((Map<?, ?>) column).get("name"), value((Map<?, ?>) column, row));
+        for (Object each : columns)
+            if (each instanceof Map<?, ?> column) values.put((String) column.get("name"), value(column, row));
         if (!fits || row.hasRemaining()) throw new IllegalStateException("a damaged row");
         return values;
     }
     private static Object value(Map<?, ?> column, ByteBuffer row) {
-        String type = (String) column.get("type");
         int tag = row.get() & 255;
-        if (type.equals("enum")) return ((List<?>) column.get("values")).get(tag < 0x80 ? tag : sized(row, tag - 0xcc));
+        if (column.get("type").equals("enum"))
+            return ((List<?>) column.get("values")).get(tag < 0x80 ? tag : sized(row, tag - 0xcc));
         if (tag == 0xc0) return null;
-        if (type.equals("float64") && tag == 0xcb) return row.getDouble();
-        if (type.equals("float32") && tag == 0xca) return row.getFloat();
-        if (type.equals("int64") && tag == 0xd3) return row.getLong();
-        if (!type.equals("string")) throw new IllegalStateException("a damaged row");
-        byte[] text = new byte[Math.min(row.capacity(), tag >= 0xa0 && tag < 0xc0 ? tag - 0xa0 : sized(row, tag - 0xd9))];
+        if (column.get("type").equals("float64") && tag == 0xcb) return row.getDouble();
+        if (column.get("type").equals("float32") && tag == 0xca) return row.getFloat();
+        if (column.get("type").equals("int64") && tag == 0xd3) return row.getLong();
+        if (!column.get("type").equals("string")) throw new IllegalStateException("a damaged row");
+        int size = tag >= 0xa0 && tag < 0xc0 ? tag - 0xa0 : sized(row, tag - 0xd9);
+        byte[] text = new byte[Math.min(size, row.capacity())]; // a size past the row's is refused below
         row.get(text);
         return new String(text, UTF_8);
     }

@@ -28,7 +28,7 @@ export class Almanac {
     }
     throw new Error(`${table}: the head moved five times`);
   }
-  /** The bulk strings that commands, sent in one write, are answered with; AUTH (null) can go this way too. */
+  /** The bulk strings that answer commands sent in one write; AUTH (null) can go this way too. */
   async send(commands: string[][]): Promise<(Buffer | null)[]> {
     const bulk = (text: string) => `$${Buffer.byteLength(text)}\r\n${text}\r\n`, replies = [];
     this.socket.write(commands.map((parts) => `*${parts.length}\r\n${parts.map(bulk).join("")}`).join(""));

@@ -104,6 +104,8 @@ def test_what_is_no_port_is_refused(redis_url: str, port: int) -> None:
 def test_serving_no_table_or_no_redis_is_refused(redis_url: str) -> None:
     with pytest.raises(DeclarationError, match="CFG_TABLES"):
         serve(redis_url, {}, Listening(port=free_port()))
+    with pytest.raises(DeclarationError, match=r"'a:1:b' is no table's name.*CFG_TABLES"):
+        serve(redis_url, {"a:1:b": Serving()}, Listening(port=free_port()))
     with pytest.raises(DeclarationError, match="CFG_REDIS_URL"):
         serve("http://127.0.0.1", TABLES, Listening(port=free_port()))
 

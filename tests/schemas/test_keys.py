@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import InputError, RowDecodeError
-from schemas.head import ColumnSpec, Head, read_head
+from schemas.head import ColumnSpec, Head, Serving, read_head
 from schemas.keys import (
     MAX_ID_BYTES,
     bucket_count,
@@ -22,9 +22,13 @@ from schemas.keys import (
     entity_id,
     head_key,
     id_problem,
+    prior_field,
+    priors_key,
+    row_key,
     versions_key,
 )
 from schemas.row import MAX_COLUMNS, decode_row, encode_rows
+from tests.readers.vectors import tables
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "lookup-vectors.json"
 
@@ -46,7 +50,16 @@ _HEAD = Head(
     columns=COLUMNS,
     run_id="2013-07-01-0123456789ab",
     scored_at="2013-07-01T04:00:00Z",
+    priors=2,
+    serving=Serving(
+        key=("carrier", "origin"),
+        segments=(("carrier", "origin"), ("origin",)),
+        default={"score": 0.25},
+        stale_after_seconds=129_600,
+        drop_after_seconds=259_200,
+    ),
 )
+_STRING_HEAD = _HEAD.model_copy(update={"format": 2, "layout": "string"})
 _KEYS: list[list[object]] = [
     ["UA", 1545, "EWR", "2013-07-01"],
     ["a:b", "c"],
@@ -89,6 +102,10 @@ def _encode(row: Any) -> bytes:
     return encode_rows(COLUMNS, [[value] for value in row])[0]
 
 
+def _head_vector(head: Head) -> dict[str, Any]:
+    return {"fields": head.model_dump(mode="json"), "utf8": head.model_dump_json().encode().hex()}
+
+
 def _vectors() -> dict[str, Any]:
     ids = [entity_id(key) for key in _KEYS]
     return {
@@ -99,8 +116,11 @@ def _vectors() -> dict[str, Any]:
         ],
         "keys": {
             "head": head_key("flights"), "versions": versions_key("flights"), "bucket": bucket_key("flights", 3, 11),
+            "row": row_key("flights", 3, ids[0]), "priors": priors_key("flights", 3),
+            "prior_field": prior_field(0, ["UA", "E:R"]),
         },
-        "head": {"fields": _HEAD.model_dump(mode="json"), "utf8": _HEAD.model_dump_json().encode().hex()},
+        "head": _head_vector(_HEAD),
+        "head_string": _head_vector(_STRING_HEAD),
         "columns": [spec.model_dump(mode="json") for spec in COLUMNS],
         "rows": [
             # JSON has no infinity: it is written as a word.
@@ -108,6 +128,7 @@ def _vectors() -> dict[str, Any]:
              "bytes": _encode(row).hex()}
             for row in _ROWS
         ],
+        "tables": tables(),
     }  # fmt: skip
 
 
@@ -123,6 +144,7 @@ def test_the_golden_vectors_can_be_read_back() -> None:
     golden = json.loads(GOLDEN.read_text())
 
     assert read_head(bytes.fromhex(golden["head"]["utf8"]), "flights") == _HEAD
+    assert read_head(bytes.fromhex(golden["head_string"]["utf8"]), "flights") == _STRING_HEAD
     assert [list(decode_row(COLUMNS, bytes.fromhex(row["bytes"])).values()) for row in golden["rows"]] == _ROWS
 
 
