@@ -4,8 +4,108 @@ from benchmarks.commands import STAGES, dag_import, live, run, train
 from benchmarks.demo import demo_with_pip, demo_with_uv
 from benchmarks.figure import Benchmark, Figure
 from benchmarks.memory import run_memory
+from benchmarks.moving import retire, roll_back
+from benchmarks.publishing import memory, publish, publish_in_tasks
+from benchmarks.serving import against_feast, against_redis, while_publishing
 
 _RUN = "`almanac run flight_delay --date 2013-07-01`, fresh process, fresh store"
+
+_API = "read API, one worker, 64 connections"
+
+_LOOKUP = (
+    Benchmark(
+        publish,
+        (
+            Figure(
+                name="publish_entities_per_second",
+                what="loading a version from Parquet in one process, against `redis-cli --pipe` of a SET an entity",
+                bar=3,
+                judged="ratio",
+                sense="at least",
+            ),
+        ),
+    ),
+    Benchmark(
+        publish_in_tasks,
+        (
+            Figure(
+                name="publish_spark_entities_per_second",
+                what="the same in Spark tasks, against Feast's `write_to_online_store`",
+                bar=50,
+                judged="ratio",
+                sense="at least",
+            ),
+        ),
+    ),
+    Benchmark(
+        memory,
+        (
+            Figure(
+                name="memory_bytes_per_entity",
+                what="Redis's memory for an entity with a score and its route, against Feast's",
+                bar=37,
+            ),
+        ),
+    ),
+    Benchmark(
+        against_redis,
+        (
+            Figure(
+                name="api_redis_lookups_per_second",
+                what=f"{_API}: one id, against redis-benchmark's GET with as many connections",
+                bar=0.35,
+                judged="ratio",
+                sense="at least",
+            ),
+        ),
+    ),
+    Benchmark(
+        against_feast,
+        (
+            Figure(
+                name="api_lookups_per_second",
+                what=f"{_API}: one id, against `feast serve` with one worker",
+                bar=60,
+                judged="ratio",
+                sense="at least",
+            ),
+            Figure(name="api_lookup_p50_ms", what="of these, half are answered within"),
+            Figure(name="api_lookup_p99_ms", what="and 99 of 100 within"),
+            Figure(
+                name="api_batches_per_second",
+                what=f"{_API}: 100 ids in a request, against `feast serve` with one worker",
+                bar=40,
+                judged="ratio",
+                sense="at least",
+            ),
+            Figure(name="api_batch_p50_ms", what="of these, half are answered within"),
+            Figure(name="api_batch_p99_ms", what="and 99 of 100 within"),
+        ),
+    ),
+    Benchmark(
+        while_publishing,
+        (
+            Figure(
+                name="api_publishing_p99_ms",
+                what=f"{_API} at a steady pace: 99 of 100 within, while versions are loaded, against none being loaded",
+                bar=1.5,
+                judged="ratio",
+            ),
+            Figure(
+                name="api_publishing_full_p99_ms",
+                what="the same as fast as it answers, so that all that runs shares the machine's cores",
+            ),
+        ),
+    ),
+    Benchmark(retire, (Figure(name="retire_seconds", what="removing a version from Redis", bar=0.2),)),
+    Benchmark(
+        roll_back,
+        (
+            Figure(name="rollback_few_seconds", what="rolling back a release of 10,000 entities", bar=1),
+            Figure(name="rollback_many_seconds", what="rolling back a release of all entities", bar=1),
+        ),
+    ),
+)
 
 CATALOG = (
     Benchmark(train, (Figure(name="train_seconds", what="`almanac train flight_delay`"),)),
@@ -47,6 +147,7 @@ CATALOG = (
             ),
         ),
     ),
+    *_LOOKUP,
     Benchmark(
         demo_with_uv,
         (Figure(name="demo_uv_seconds", what="clone and `make demo`, installed by uv, caches empty", bar=300),),

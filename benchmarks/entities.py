@@ -131,7 +131,9 @@ def _stage(folder: Path, date: dt.date, files: tuple[DataFile, ...], buckets: in
         sources=(),
         parity=(),
     )
-    check = CheckResult(name="coverage", family="coverage", verdict=Verdict.PASS, observed=f"{rows}", expected=f"{rows}")
+    check = CheckResult(
+        name="coverage", family="coverage", verdict=Verdict.PASS, observed=f"{rows}", expected=f"{rows}"
+    )
     report = Report(
         pipeline=TABLE,
         run_id=manifest.run_id,

@@ -5,11 +5,12 @@ import importlib.metadata
 import os
 import platform
 import re
+import statistics
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.figure import Measured
+from benchmarks.figure import Figure, Measured
 from benchmarks.workplace import ROOT
 
 
@@ -45,15 +46,17 @@ def page(measured: Sequence[Measured], *, before: str, seconds: float) -> str:
             "",
             *(f"- {fact}" for fact in facts),
             "",
-            "| figure | measured | bar | met | what |",
-            "|---|---:|---:|---|---|",
+            "| figure | measured | peer | ratio | bar | met | what |",
+            "|---|---:|---:|---:|---:|---|---|",
             *(_row(found) for found in measured),
             "",
-            "A figure that was measured several times is the median of the samples behind it. Memory is the",
-            "proportional set size (of a page that n processes share, each has 1/n), sampled every 50 ms in a run of",
-            "its own.",
+            "A figure that was measured several times is the median of the samples behind it. A peer is measured in",
+            "turns with ours, on this machine, and the ratio is ours to the peer's; a bar with an `x` is its.",
+            "Memory of a run is the proportional set size (of a page that n processes share, each has 1/n), sampled",
+            "every 50 ms in a run of its own.",
             "",
             *_verdict(measured),
+            *_notes(measured),
             "",
         ]
     )
@@ -66,18 +69,43 @@ def write(text: str, file: Path = ROOT / "docs" / "benchmarks.md") -> None:
 
 def _row(found: Measured) -> str:
     figure, met = found.figure, {True: "yes", False: "**no**", None: ""}[found.met]
-    samples = f" ({', '.join(f'{sample:g}' for sample in found.samples)})" if len(found.samples) > 1 else ""
-    ours = "not measured" if found.ours is None else f"{found.ours:g}{samples}"
-    bar = "" if figure.bar is None else f"≤ {figure.bar:g}"
-    return f"| `{figure.name}` | {ours} | {bar} | {met} | {figure.what} |"
+    ours = _of(found.samples) or "not measured"
+    ratio = "" if found.ratio is None else f"{found.ratio:.3g}"
+    return f"| `{figure.name}` | {ours} | {_of(found.peers)} | {ratio} | {_bar(figure)} | {met} | {figure.what} |"
+
+
+def _of(samples: Sequence[float]) -> str:
+    """The median, and the samples behind it where there are several."""
+    if not samples:
+        return ""
+    each = f" ({', '.join(map(_number, samples))})" if len(samples) > 1 else ""
+    return _number(statistics.median(samples)) + each
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:g}"
+
+
+def _bar(figure: Figure) -> str:
+    if figure.bar is None:
+        return ""
+    return f"{'≤' if figure.sense == 'at most' else '≥'} {figure.bar:g}{' x' if figure.judged == 'ratio' else ''}"
 
 
 def _verdict(measured: Sequence[Measured]) -> list[str]:
     missed = [
-        f"- `{m.figure.name}` misses its bar: {m.ours:g} against {m.figure.bar:g}" for m in measured if m.met is False
+        f"- `{m.figure.name}` misses its bar: {m.judged:.4g} against {_bar(m.figure)}{f' ({m.note})' if m.note else ''}"
+        for m in measured
+        if m.met is False
     ]
     unknown = [f"- `{found.figure.name}` was not measured: {found.note}" for found in measured if found.ours is None]
     return [*missed, *unknown] or ["Every bar is met."]
+
+
+def _notes(measured: Sequence[Measured]) -> list[str]:
+    """How what met its bar was measured, where there is something to say."""
+    told = [f"- `{m.figure.name}`: {m.note}" for m in measured if m.note and m.ours is not None and m.met is not False]
+    return ["", "## How it was measured", "", *told] if told else []
 
 
 def _said(*command: str) -> str:

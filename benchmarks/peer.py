@@ -76,7 +76,13 @@ class Feast:
 
     def _run(self, action: str) -> str:
         script = Path(__file__).with_name("feast_rows.py")
-        command = [self._bin / "python", "-P", script, action, self._folder]  # -P: modules beside it are not Feast's
+        command: list[str | Path] = [
+            self._bin / "python",
+            "-P",
+            script,
+            action,
+            self._folder,
+        ]  # -P: modules beside it are not Feast's
         return run_command(command, cwd=self._folder, environ=_environment()).out.strip()
 
 
@@ -102,7 +108,7 @@ def _installed() -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         run_command([sys.executable, "-m", "venv", folder], cwd=ROOT, environ=environment())
-        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", *wanted]
+        pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", *wanted]
         run_command(pip, cwd=ROOT, environ=environment(), timeout_seconds=_INSTALL_SECONDS)
     except MeasurementError as err:
         raise Unmeasurable(f"{', '.join(wanted)} cannot be installed: {err}") from err

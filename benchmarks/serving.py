@@ -1,11 +1,11 @@
-"""How fast the read API answers: against `feast serve`, against Redis's own limit, and while a version is loaded."""
+"""How fast the read API answers: against Redis's own GET, against `feast serve`, and while versions are loaded."""
 
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 
-from benchmarks.entities import TABLE, Entities
+from benchmarks.entities import TABLE
 from benchmarks.feast_rows import VIEW
 from benchmarks.figure import Compared, Samples
 from benchmarks.peer import Feast
@@ -17,107 +17,128 @@ from lookup.table import RedisTable
 
 _ROUNDS = 3
 _SECONDS = 5
-_BATCH = 100
-_IDS, _BATCHES = 20_000, 500  # prepared requests
+_PACED_SECONDS = 10
 _THINK_MS = 32
-_QUIET_SECONDS = 10
+_IDS, _BATCHES, _BATCH = 20_000, 500, 100  # prepared requests, and ids in each batch
 _GETS = 400_000
-_KEY = "almanac-benchmark"
+_KEY = "benchmark"
 
 
-def single(place: Workplace) -> Samples:
-    """Lookups of one id: ours, Redis's own GET and Feast's, in turns."""
+def against_redis(place: Workplace) -> Samples:
+    """Lookups of one id, in turns with redis-benchmark's GET of one key on the same server."""
     ids = place.entities.some_ids(_IDS)
-    ours, limits, peers = [], [], []
-    with _served(place.folder_of("single"), place.entities) as (url, port):
-        feast = Feast(place.folder_of("single"), url, place.entities)
-        feast.write()
-        bodies = [_feast_body([entity]) for entity in feast.ids[:_IDS]]
-        with feast.serve() as peer_port:
-            for _ in range(_ROUNDS):
-                limits.append(_gets_per_second(url))
-                ours.append(_sound(load(Target(port, "GET", f"/v1/{TABLE}/", ids), seconds=_SECONDS)))
-                peers.append(load(Target(peer_port, "POST", "/get-online-features", bodies), seconds=_SECONDS))
+    ours, limits = [], []
+    with _served(place) as (url, port):
+        for _ in range(_ROUNDS):
+            limits.append(_gets_per_second(place, url))
+            ours.append(_sound(load(_lookups(port, ids), seconds=_SECONDS)).per_second)
     return {
-        "api_lookups_per_second": _rates(ours, peers),
-        "api_redis_share": Compared([one.per_second for one in ours], limits, "one Redis, which both ask"),
-        "api_p50_ms": _delays(ours, peers, "p50_ms"),
-        "api_p99_ms": _delays(ours, peers, "p99_ms"),
+        "api_redis_lookups_per_second": Compared(ours, limits, "what loads them shares the machine's cores with them")
     }
 
 
-def batch(place: Workplace) -> Samples:
-    """Lookups of 100 ids in a request: ours and Feast's, in turns."""
+def against_feast(place: Workplace) -> Samples:
+    """Lookups of one id and of 100, in turns with those of `feast serve`, which asks the same server."""
     ids = place.entities.some_ids(_BATCHES * _BATCH)
-    bodies = [json.dumps({"ids": some}) for some in _batches(ids)]
-    ours, peers = [], []
-    with _served(place.folder_of("batch"), place.entities) as (url, port):
-        feast = Feast(place.folder_of("batch"), url, place.entities)
+    ours: dict[str, list[Load]] = {"lookup": [], "batch": []}
+    peers: dict[str, list[Load]] = {"lookup": [], "batch": []}
+    with _served(place) as (url, port):
+        feast = Feast(place.folder, url, place.entities)
         feast.write()
-        peer_bodies = [_feast_body(some) for some in _batches(feast.ids[: len(ids)])]
+        bodies = [json.dumps({"ids": some}) for some in _batches(ids)]
+        peer_ids = (feast.ids * (len(ids) // feast.rows + 1))[: len(ids)]
         with feast.serve() as peer_port:
-            for _ in range(_ROUNDS):
-                ours.append(_sound(load(Target(port, "POST", f"/v1/{TABLE}/lookup", bodies), seconds=_SECONDS)))
-                peers.append(load(Target(peer_port, "POST", "/get-online-features", peer_bodies), seconds=_SECONDS))
-    return {
-        "api_batches_per_second": _rates(ours, peers),
-        "api_batch_p50_ms": _delays(ours, peers, "p50_ms"),
-        "api_batch_p99_ms": _delays(ours, peers, "p99_ms"),
-    }
+            targets = {
+                "lookup": (_lookups(port, ids[:_IDS]), _features(peer_port, [[one] for one in peer_ids[:_IDS]])),
+                "batch": (
+                    Target(port, "POST", f"/v1/{TABLE}/lookup", bodies),
+                    _features(peer_port, _batches(peer_ids)),
+                ),
+            }
+            for kind, (target, peer) in [*targets.items()] * _ROUNDS:
+                ours[kind].append(_sound(load(target, seconds=_SECONDS)))
+                peers[kind].append(load(peer, seconds=_SECONDS))
+    found: dict[str, Compared] = {}
+    for kind, plural in (("lookup", "lookups"), ("batch", "batches")):
+        failed = sum(one.failed for one in peers[kind])
+        note = f"{failed} requests to Feast failed or got no answer in time" if failed else ""
+        rates = ([one.per_second for one in loads[kind]] for loads in (ours, peers))
+        found[f"api_{plural}_per_second"] = Compared(*rates, note)
+        found[f"api_{kind}_p50_ms"] = _delays(ours[kind], peers[kind], "p50_ms", note)
+        found[f"api_{kind}_p99_ms"] = _delays(ours[kind], peers[kind], "p99_ms", note)
+    return found
 
 
 def while_publishing(place: Workplace) -> Samples:
     """The slowest hundredth of answers while version after version is loaded, in turns with none being loaded."""
-    quiet, busy, full_quiet, full_busy = [], [], [], []
-    loaded = 0
-    with _served(place.folder_of("publishing"), place.entities) as (url, port), connect(url) as client:
-        table, versions = RedisTable(client, TABLE), count(2)
-        target = Target(port, "GET", f"/v1/{TABLE}/", place.entities.some_ids(_IDS))
+    loads: dict[str, list[Load]] = {"paced": [], "paced_busy": [], "full": [], "full_busy": []}
+    with _served(place) as (url, port), connect(url) as client:
+        table, versions, loaded = RedisTable(client, TABLE), count(2), []
+        target = _lookups(port, place.entities.some_ids(_IDS))
 
         def publishing(process: Process) -> None:
-            nonlocal loaded
             while process.poll() is None:
                 head = place.entities.head(next(versions))
                 table.load(head, place.entities.rows())
                 table.drop(head)
-                loaded += 1
+                loaded.append(head)
 
         for _ in range(_ROUNDS):
-            quiet.append(_sound(load(target, seconds=_QUIET_SECONDS, think_ms=_THINK_MS)))
-            busy.append(_sound(load(target, seconds=_QUIET_SECONDS, think_ms=_THINK_MS, meanwhile=publishing)))
-            full_quiet.append(_sound(load(target, seconds=_SECONDS)))
-            full_busy.append(_sound(load(target, seconds=_SECONDS, meanwhile=publishing)))
-    rate = sum(one.per_second for one in busy) / _ROUNDS
-    note = f"{rate:,.0f} lookups/s by {CONNECTIONS} connections that each wait {_THINK_MS} ms on average"
-    loads = f"{loaded} loads of {place.entities.count:,} entities, one behind the other"
+            for kind, seconds, think_ms in (("paced", _PACED_SECONDS, _THINK_MS), ("full", _SECONDS, 0)):
+                loads[kind].append(_sound(load(target, seconds=seconds, think_ms=think_ms)))
+                busy = load(target, seconds=seconds, think_ms=think_ms, meanwhile=publishing)
+                loads[f"{kind}_busy"].append(_sound(busy))
+    rate = sum(one.per_second for one in loads["paced_busy"]) / _ROUNDS
+    publishes = f"{len(loaded)} loads of {place.entities.count:,} entities, one behind the other"
+    paced = f"{rate:,.0f} lookups/s: {CONNECTIONS} connections that each wait {_THINK_MS} ms on average; {publishes}"
+    full = f"{CONNECTIONS} connections ask as fast as they are answered; {publishes}"
     return {
-        "api_publishing_p99_ms": _delays(busy, quiet, "p99_ms", f"{note}; {loads}"),
-        "api_publishing_full_p99_ms": _delays(full_busy, full_quiet, "p99_ms", "as fast as it answers; " + loads),
+        "api_publishing_p99_ms": _delays(loads["paced_busy"], loads["paced"], "p99_ms", paced),
+        "api_publishing_full_p99_ms": _delays(loads["full_busy"], loads["full"], "p99_ms", full),
     }
 
 
 @contextmanager
-def _served(folder: "Path", entities: Entities) -> Iterator[tuple[str, int]]:
+def _served(place: Workplace) -> Iterator[tuple[str, int]]:
     """A Redis whose version 1 is live, and the port of the API that serves it."""
-    with redis_server(folder) as url, connect(url) as client:
-        table, head = RedisTable(client, TABLE), entities.head(1)
-        table.load(head, entities.rows())
+    with redis_server(place.folder) as url, connect(url) as client:
+        table, head = RedisTable(client, TABLE), place.entities.head(1)
+        table.load(head, place.entities.rows())
         table.flip(head)
-        with read_api(folder, url) as port:
+        with read_api(place.folder, url) as port:
             yield url, port
 
 
-def _gets_per_second(url: str) -> float:
-    """What the server answers to GETs of one key without a pipeline, by redis-benchmark."""
+def _lookups(port: int, ids: Sequence[str]) -> Target:
+    return Target(port, "GET", f"/v1/{TABLE}/", ids)
+
+
+def _features(port: int, batches: Sequence[Sequence[str]]) -> Target:
+    """Feast's way to ask for all that a lookup answers."""
+    features = [f"{VIEW}:{name}" for name in ("score", "model", "variant", "status")]
+    bodies = [json.dumps({"features": features, "entities": {"entity_id": ids}}) for ids in batches]
+    return Target(port, "POST", "/get-online-features", bodies)
+
+
+def _batches(ids: Sequence[str]) -> list[Sequence[str]]:
+    return [ids[start : start + _BATCH] for start in range(0, len(ids), _BATCH)]
+
+
+def _gets_per_second(place: Workplace, url: str) -> float:
+    """What the server answers to GETs of one key, one at a time on each connection, by redis-benchmark."""
     with connect(url) as client:
-        client.set(_KEY, b"scoremodel12")
-        port = str(client.connection_pool.connection_kwargs["port"])
-    command = [tool("redis-benchmark"), "-p", port, "-c", str(CONNECTIONS), "-n", str(_GETS), "--csv", "GET", _KEY]
-    ended = run_command(command, cwd=_ROOT, environ=environment())
-    return float(ended.out.strip().splitlines()[-1].split('","')[1].strip('"'))
+        client.set(_KEY, b"0123456789ab")
+    port = url.rpartition(":")[2].partition("/")[0]
+    command = [tool("redis-benchmark"), "-p", port, "-c", f"{CONNECTIONS}", "-n", f"{_GETS}", "--csv", "GET", _KEY]
+    last = run_command(command, cwd=place.folder, environ=environment()).out.strip().splitlines()[-1]
+    return float(last.split('","')[1])
 
 
 def _sound(found: Load) -> Load:
     if found.failed:
         raise MeasurementError(f"{found.failed} requests to the read API failed under load")
     return found
+
+
+def _delays(ours: Sequence[Load], peers: Sequence[Load], name: str, note: str = "") -> Compared:
+    return Compared(*([float(getattr(one, name)) for one in loads] for loads in (ours, peers)), note)

@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.entities import Entities
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PIPELINE = "flight_delay"
@@ -46,8 +48,14 @@ class Ended(NamedTuple):
 class Workplace:
     """The folder of one `make bench`; what several figures need is made once, when the first asks for it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, entities: int) -> None:
         self.folder = folder
+        self._entities = entities
+
+    @cached_property
+    def entities(self) -> Entities:
+        """Two staged runs of as many entities as were asked for."""
+        return Entities(self.folder / "entities", self._entities)
 
     @cached_property
     def team(self) -> Path:

@@ -73,7 +73,15 @@ def load(target: Target, *, seconds: int, think_ms: int = 0, meanwhile: Meanwhil
         script, lines = Path(folder) / "requests.lua", Path(folder) / "lines"
         script.write_text(_SCRIPT + (_THINKING.format(2 * think_ms) if think_ms else ""))
         lines.write_text("\n".join(target.lines) + "\n")
-        options = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", f"{_TIMEOUT_SECONDS}s", "-s", script]
+        options: list[str | Path] = [
+            "-t1",
+            f"-c{CONNECTIONS}",
+            f"-d{seconds}s",
+            "--timeout",
+            f"{_TIMEOUT_SECONDS}s",
+            "-s",
+            script,
+        ]
         url = f"http://127.0.0.1:{target.port}"
         ended = run_command(
             [tool("wrk"), *options, url, "--", target.method, target.path, lines],
@@ -88,5 +96,3 @@ def load(target: Target, *, seconds: int, think_ms: int = 0, meanwhile: Meanwhil
         p99_ms=found["p99"] / 1000,
         failed=found["failed"],
     )
-
-

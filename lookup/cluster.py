@@ -17,13 +17,15 @@ class Cluster:
     """Sends requests as `Connection` does, to all masters of a cluster.
 
     The last command of a request is its guard: it is sent when the replies to the others are in, so that it is run
-    behind them. Where a slot has moved, the map of slots is read anew, and the request is made once more.
+    behind them. Where a slot has moved, the map of slots is read anew, and the request is made once more; a key that
+    has gone ahead of its slot is asked for where it is. A master that is away fails only the requests that need it.
     """
 
     def __init__(self, address: Address, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._address = address
         self._loop = loop or asyncio.get_running_loop()
         self._entry = Connection(address, loop=self._loop)
+        self._told_by = self._entry
         self._slots: SlotMap | None = None
         self._masters: dict[Address, Connection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -44,7 +46,7 @@ class Cluster:
     async def _answer(self, request: Request) -> None:
         try:
             replies = await self._replies(request.commands)
-            if any(_has_moved(reply) for reply in replies):
+            if any(_is_moved(reply) for reply in replies):
                 self._slots = None
                 replies = await self._replies(request.commands)
         except AlmanacError as err:
@@ -53,13 +55,23 @@ class Cluster:
             request.done(replies)
 
     async def _replies(self, commands: Sequence[Command]) -> list[Any]:
-        if self._slots is None:
-            (found,) = await self._ask(self._entry, [("CLUSTER", "SLOTS")])
-            if isinstance(found, AlmanacError):
-                raise found
-            self._slots = SlotMap(found, self._address)
-        rows = await self._spread(self._slots, commands[:-1])
-        return rows + await self._spread(self._slots, commands[-1:])
+        slots = self._slots = self._slots or await self._map()
+        rows = await self._spread(slots, commands[:-1])
+        return rows + await self._spread(slots, commands[-1:])
+
+    async def _map(self) -> SlotMap:
+        """The slots as the first node tells them that answers; the one that told them last is asked first."""
+        failures = []
+        for connection in dict.fromkeys((self._told_by, self._entry, *self._masters.values())):
+            try:
+                (found,) = await self._ask(connection, [("CLUSTER", "SLOTS")])
+                if not isinstance(found, AlmanacError):
+                    self._told_by = connection
+                    return SlotMap(found, self._address)
+                failures.append(found)
+            except AlmanacError as err:
+                failures.append(err)
+        raise failures[0]
 
     async def _spread(self, slots: SlotMap, commands: Sequence[Command]) -> list[Any]:
         """The replies in the order of the commands; of a master that is away, its error in place of each."""
@@ -75,10 +87,24 @@ class Cluster:
                 self._slots = None  # another node may have taken its place
                 found = [err] * len(positions)
             for position, reply in zip(positions, found, strict=True):
-                replies[position] = reply
+                node = self._gone_ahead_to(reply)
+                replies[position] = await self._ask_ahead(node, commands[position]) if node else reply
 
         await asyncio.gather(*(ask(master, positions) for master, positions in by_master.items()))
         return replies
+
+    def _gone_ahead_to(self, reply: Any) -> Address | None:
+        """Where a key of a slot that is being moved is already: `ASK 7000 127.0.0.1:6381`."""
+        if not _is_moved(reply) or not reply.problems[0].found.startswith("ASK "):
+            return None
+        host, _, port = reply.problems[0].found.split(" ")[2].rpartition(":")
+        return self._address._replace(host=host or self._address.host, port=int(port), path=None)
+
+    async def _ask_ahead(self, node: Address, command: Command) -> Any:
+        try:
+            return (await self._ask(self._to(node), [("ASKING",), command]))[1]
+        except AlmanacError as err:
+            return err
 
     def _to(self, master: Address) -> Connection:
         if master not in self._masters:
@@ -100,5 +126,5 @@ def _settle(answered: "asyncio.Future[list[Any]]", outcome: list[Any] | AlmanacE
         answered.set_result(outcome)
 
 
-def _has_moved(reply: Any) -> bool:
+def _is_moved(reply: Any) -> bool:
     return isinstance(reply, AlmanacError) and reply.problems[0].code == _MOVED

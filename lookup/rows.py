@@ -185,5 +185,7 @@ def _encoded(spec: ColumnSpec, array: Any) -> npt.NDArray[np.uint8] | Any:
         return pa.array(encode_column(spec, array.to_pylist()), pa.binary())
     tag, number = _TAGS[spec.type]
     values = np.ascontiguousarray(pc.fill_null(array, 0).to_numpy(zero_copy_only=False).astype(number))
-    matrix = np.hstack([np.full((len(array), 1), tag, np.uint8), values.view(np.uint8).reshape(len(array), -1)])
+    matrix = np.hstack(
+        [np.full((len(array), 1), tag, np.uint8), values.view(np.uint8).reshape(len(array), values.itemsize)]
+    )
     return pc.if_else(array.is_valid(), fixed(matrix), pa.scalar(b"\xc0", pa.binary())) if array.null_count else matrix

@@ -1,6 +1,7 @@
 // Rows of an Almanac lookup table, by docs/lookup.md (formats 1 and 2); Node 18 or later.
-import { once } from "events";
+// plain.ts stands in for a Redis client: use the one that you have.
 import { Socket } from "net";
+import { Plain } from "./plain";
 
 type Row = Record<string, number | bigint | string | null>; // an int64 is a bigint
 type Column = { name: string; type: string; values: string[] };
@@ -10,15 +11,16 @@ const crcOf = (crc: number, byte: number) =>
 /** Looks up over one connection, one request after the other. After an error, make a new one. */
 export class Almanac {
   private seen: Record<string, Head> = {};
-  private received: Buffer = Buffer.alloc(0);
-  constructor(private socket: Socket) { socket.on("error", () => socket.destroy()); }
+  readonly redis: Plain; // AUTH goes this way too
+  constructor(socket: Socket) { this.redis = new Plain(socket); }
   /** The rows in the order of the ids, all of one version; null where the version has none. */
   async lookUp(table: string, ids: string[]): Promise<(Row | null)[]> {
     for (let attempt = 0; attempt < 5; attempt++) {
       const head = this.seen[table], key = `almanac:${table}:${head?.version}`;
       const command = (id: string) => head.layout === "string" ? ["GET", `${key}:id:${id}`]
         : ["HGET", `${key}:${(~Buffer.from(id).reduce(crcOf, -1) >>> 0) % head.buckets}`, id];
-      const rows = await this.send([...(head ? ids.map(command) : []), ["GET", `almanac:{${table}}:head`]]);
+      const asked = head ? ids.map(command) : [];
+      const rows = await this.redis.send([...asked, ["GET", `almanac:{${table}}:head`]]);
       const raw = rows.pop();
       if (!raw) throw new Error(`${table}: nothing is published`);
       if (head && raw.equals(head.raw)) return rows.map((row) => row && decode(head.columns, row));
@@ -27,28 +29,6 @@ export class Almanac {
       this.seen[table] = { ...moved, raw };
     }
     throw new Error(`${table}: the head moved five times`);
-  }
-  /** The bulk strings that answer commands sent in one write; AUTH (null) can go this way too. */
-  async send(commands: string[][]): Promise<(Buffer | null)[]> {
-    const bulk = (text: string) => `$${Buffer.byteLength(text)}\r\n${text}\r\n`, replies = [];
-    this.socket.write(commands.map((parts) => `*${parts.length}\r\n${parts.map(bulk).join("")}`).join(""));
-    while (replies.length < commands.length) {
-      const line = String(await this.take(() => this.received.indexOf("\r\n") + 2));
-      if (line[0] === "-") throw this.socket.destroy() && new Error(line);
-      const size = line[0] === "$" ? parseInt(line.slice(1)) : -1;
-      replies.push(size < 0 ? null : (await this.take(() => size + 2)).subarray(0, size));
-    }
-    return replies;
-  }
-  private async take(size: () => number): Promise<Buffer> {
-    while (!size() || this.received.length < size()) {
-      const more: Buffer | null = this.socket.read();
-      if (more) this.received = Buffer.concat([this.received, more]);
-      else await once(this.socket, "readable", { signal: AbortSignal.timeout(1000) });
-    }
-    const taken = this.received.subarray(0, size());
-    this.received = this.received.subarray(taken.length);
-    return taken;
   }
 }
 function decode(columns: Column[], row: Buffer): Row {

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,27 @@ def _look_async(workers: Sequence[str], ids: Sequence[str], options: Options = O
 both = pytest.mark.parametrize("look", [_look, _look_async])
 
 
-@pytest.fixture
-def workers(redis_url: str, run_server: Any, tmp_path: Path) -> Iterator[list[Any]]:
-    """Two API workers of one Redis."""
+@contextmanager
+def _two_workers(run_server: Any, folder: Path, redis_url: str) -> Iterator[list[Any]]:
     with ExitStack() as stack:
         started = []
         for name in ("one", "two"):
-            (tmp_path / name).mkdir()
-            started.append(stack.enter_context(run_server(tmp_path / name, redis_url, ["flights"])))
+            (folder / name).mkdir()
+            started.append(stack.enter_context(run_server(folder / name, redis_url, ["flights"])))
+        yield started
+
+
+@pytest.fixture(scope="module")
+def workers(redis_server: str, run_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
+    """Two API workers of one Redis; no test may end them."""
+    with _two_workers(run_server, tmp_path_factory.mktemp("workers"), redis_server) as started:
+        yield started
+
+
+@pytest.fixture
+def mortal_workers(redis_url: str, run_server: Any, tmp_path: Path) -> Iterator[list[Any]]:
+    """Two of a test's own."""
+    with _two_workers(run_server, tmp_path, redis_url) as started:
         yield started
 
 
@@ -73,27 +86,27 @@ def test_api_workers_answer_in_the_order_asked(
 
 @both
 def test_one_worker_killed_fails_no_lookup(
-    look: Look, workers: list[Any], redis_client: redis.Redis, put_version: Any
+    look: Look, mortal_workers: list[Any], redis_client: redis.Redis, put_version: Any
 ) -> None:
     put_version(redis_client, 3, {"UA:1": 0.25})
-    workers[0].process.kill()
-    workers[0].process.wait()
+    mortal_workers[0].process.kill()
+    mortal_workers[0].process.wait()
 
     for policy in ("least_loaded", "round_robin", "by_key"):
-        found = [look(_urls(workers), ["UA:1"], Options(policy=policy)) for _ in range(2)]
+        found = [look(_urls(mortal_workers), ["UA:1"], Options(policy=policy)) for _ in range(2)]
         assert [answer.status for (answer,) in found] == ["exact", "exact"]
 
 
 def test_a_worker_killed_under_load_fails_no_lookup(
-    workers: list[Any], redis_client: redis.Redis, put_version: Any
+    mortal_workers: list[Any], redis_client: redis.Redis, put_version: Any
 ) -> None:
     put_version(redis_client, 3, {"UA:1": 0.25})
 
-    with Client(_urls(workers)) as client:
+    with Client(_urls(mortal_workers)) as client:
         for number in range(60):
             if number == 20:
-                workers[0].process.kill()
-                workers[0].process.wait()
+                mortal_workers[0].process.kill()
+                mortal_workers[0].process.wait()
             assert client.lookup("flights", "UA:1").outputs == {"score": 0.25}
 
 
@@ -114,7 +127,6 @@ def test_more_than_a_batch_of_ids_is_answered_from_one_release(
 def test_a_publication_between_two_parts_does_not_mix_releases(
     look: Look, redis_url: str, redis_client: redis.Redis, put_version: Any
 ) -> None:
-    # The ids are cut lazily, so that the list itself can publish between the first part and the second.
     for release in (3, 4):
         head = put_version(redis_client, release, {entity: float(release) for entity in _SCORES})
         redis_client.hset(versions_key("flights"), str(head.version), head.model_dump_json())

@@ -1,0 +1,260 @@
+"""An erased entity is nowhere: not in the store, not in Redis, not after a rollback or a kill."""
+
+import datetime as dt
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import redis
+
+from lookup import erasing
+from lookup.erasing import Erased, erase
+from lookup.misses import Misses
+from lookup.publisher import Publisher
+from lookup.reader import Reader
+from lookup.rows import rows_in
+from lookup.table import RedisTable
+from lookup.writer import write_rows
+from schemas.errors import InputError, UnavailableError
+from schemas.report import Verdict
+from schemas.run import MANIFEST_FILE, RunManifest
+
+MONDAY, TUESDAY = dt.date(2013, 7, 1), dt.date(2013, 7, 2)
+GONE = "UA:66"
+FIRST = {f"UA:{number}": 0.25 for number in range(200)}
+SECOND = {f"UA:{number}": 0.5 for number in range(200)}
+
+Client = redis.Redis
+
+
+@pytest.fixture(params=["bucket", "string"])
+def layout(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def table(redis_client: Client, staging: Any) -> RedisTable:
+    return RedisTable(redis_client, "flights", rows_of=rows_in(staging.store))
+
+
+@pytest.fixture
+def publisher(staging: Any, table: RedisTable) -> Publisher:
+    return Publisher(staging.store, table)
+
+
+@pytest.fixture
+def runs(staging: Any, publisher: Publisher, layout: str) -> list[str]:
+    """Two published runs in that layout, each with its features and one row set aside."""
+    made = [_run(staging, date, scores, layout) for date, scores in ((MONDAY, FIRST), (TUESDAY, SECOND))]
+    for run_id in made:
+        publisher.publish(run_id)
+    return made
+
+
+def _run(staging: Any, date: dt.date, scores: dict[str, float], layout: str) -> str:
+    run_id = str(staging.run(date, scores))
+    folder = staging.store.run_folder(run_id)
+    manifest = staging.store.manifest(run_id)
+    ids = pq.read_table(staging.predictions(run_id)).column("entity_id").combine_chunks()
+    schema = pa.schema([pa.field("entity_id", pa.string(), nullable=False), pa.field("distance", pa.int64())])
+    files = []
+    for name, kept in (("features", ids), ("quarantine", pa.array([GONE, GONE, "UA:9"]))):
+        batch = pa.RecordBatch.from_arrays([kept, pa.array(range(len(kept)), pa.int64())], schema=schema)
+        files.append(write_rows(folder / name, "part-00000.parquet", schema, [batch]))
+    changed = manifest.model_copy(update={"layout": layout, "files": (*manifest.files, *files)})
+    (folder / MANIFEST_FILE).write_text(changed.model_dump_json())
+    return run_id
+
+
+def _everything(staging: Any, client: Client) -> list[str]:
+    """Where the id still is: files of the store, by their bytes and as Parquet, and keys and fields of Redis."""
+    found = []
+    for path in staging.store.folder.parent.rglob("*"):
+        if path.is_file():
+            is_parquet = path.suffix == ".parquet"
+            ids = pq.read_table(path).column("entity_id").to_pylist() if is_parquet else ()
+            if GONE in ids or (not is_parquet and f'"{GONE}"'.encode() in path.read_bytes()):
+                found.append(str(path))
+    for key in client.scan_iter():
+        fields = client.hgetall(key) if client.type(key) == b"hash" else {}
+        if key.decode().endswith(f":{GONE}") or GONE.encode() in fields:
+            found.append(key.decode())
+    return found
+
+
+def _looked_up(client: Client) -> tuple[str, int]:
+    _, answers = Reader(client, "flights").lookup(list(FIRST))
+    return answers[66].status, sum(answer.status == "exact" for answer in answers)
+
+
+def test_an_erased_entity_is_nowhere_and_all_others_are_where_they_were(
+    runs: list[str], staging: Any, table: RedisTable, redis_client: Client, publisher: Publisher
+) -> None:
+    misses = Misses(staging.store.folder.parent)
+    misses.add("flights", GONE)
+    misses.flush()
+    assert len(_everything(staging, redis_client)) == 9
+
+    erased = erase(staging.store, table, GONE, by="ops", reason="request 4711")
+
+    assert erased == Erased(runs=2, rows=8, versions=2, misses=1)
+    assert _everything(staging, redis_client) == []
+    assert _looked_up(redis_client) == ("unknown", 199)
+    for run_id in runs:
+        manifest = staging.store.verified(run_id)
+        assert (manifest.counts.scored, manifest.counts.erased) == (199, 1)
+        assert staging.store.damage(manifest, "predictions", "features", "quarantine") == []
+    head = table.head()
+    assert head is not None
+    assert (head.entities, table.count(head)) == (199, 199)
+
+
+def test_neither_a_rollback_nor_publishing_again_brings_it_back(
+    runs: list[str], staging: Any, table: RedisTable, redis_client: Client, publisher: Publisher
+) -> None:
+    erase(staging.store, table, GONE, by="ops")
+
+    assert publisher.roll_back().release == 1
+    assert _looked_up(redis_client) == ("unknown", 199)
+    redis_client.flushall()
+    assert publisher.restore().was_whole is False
+    publisher.publish(runs[1], force=True)
+
+    assert _looked_up(redis_client) == ("unknown", 199)
+    assert _everything(staging, redis_client) == []
+
+
+def test_the_record_of_an_erasure_has_who_and_why_and_not_which(
+    runs: list[str], staging: Any, table: RedisTable
+) -> None:
+    erase(staging.store, table, GONE, by="ops", reason="request 4711")
+
+    (line,) = (staging.store.folder / "erasures.jsonl").read_text().splitlines()
+    record = json.loads(line)
+    assert (record["by"], record["reason"], record["runs"], record["rows"]) == ("ops", "request 4711", 2, 8)
+    assert GONE not in line
+
+
+def test_what_is_not_there_changes_nothing(
+    runs: list[str], staging: Any, table: RedisTable, redis_client: Client
+) -> None:
+    files = {path: path.read_bytes() for path in staging.store.folder.rglob("*") if path.is_file()}
+    keys = {key: redis_client.dump(key) for key in redis_client.scan_iter()}
+
+    assert erase(staging.store, table, "nobody", by="ops") == Erased(0, 0, 0, 0)
+
+    assert {path: path.read_bytes() for path in staging.store.folder.rglob("*") if path.is_file()} == files
+    assert {key: redis_client.dump(key) for key in redis_client.scan_iter()} == keys
+
+
+_STEPS: dict[str, tuple[Any, str, int]] = {
+    "before the first new file has its name": (Path, "replace", 1),
+    "with one new file": (Path, "replace", 2),
+    "before the manifest": (erasing, "write_atomically", 1),
+    "before the old files go": (erasing, "_sweep", 1),
+    "between old files": (Path, "unlink", 3),
+    "between two runs": (erasing, "_erase_from_run", 2),
+    "before Redis": (RedisTable, "erase", 1),
+    "between versions and heads": (RedisTable, "_amend", 1),
+    "before the record": (erasing, "_audit", 1),
+}
+
+
+@pytest.mark.parametrize("step", _STEPS)
+def test_an_erasure_that_is_killed_leaves_sound_runs_and_the_next_one_ends_it(
+    runs: list[str], staging: Any, table: RedisTable, redis_client: Client, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    where, name, call = _STEPS[step]
+    with monkeypatch.context() as killed:
+        killed.setattr(where, name, _dies_at(call, getattr(where, name)))
+        with pytest.raises(KeyboardInterrupt):
+            erase(staging.store, table, GONE, by="ops")
+    for run_id in runs:
+        manifest = staging.store.verified(run_id)
+        assert staging.store.damage(manifest, "predictions", "features", "quarantine") == []
+    assert _looked_up(redis_client)[1] in (199, 200)
+
+    erase(staging.store, table, GONE, by="ops")
+
+    assert _everything(staging, redis_client) == []
+    head = table.head()
+    assert head is not None
+    assert (head.entities, table.count(head), _looked_up(redis_client)) == (199, 199, ("unknown", 199))
+    assert not [path for path in staging.store.folder.rglob(".*") if path.is_file()]
+
+
+def _dies_at(call: int, real: Callable[..., Any]) -> Callable[..., Any]:
+    calls = 0
+
+    def die(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    return die
+
+
+def test_readers_are_not_disturbed(runs: list[str], staging: Any, table: RedisTable, redis_client: Client) -> None:
+    done = threading.Event()
+    seen: set[tuple[str, int]] = set()
+
+    def read() -> None:
+        while not done.is_set():
+            seen.add(_looked_up(redis_client))
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    try:
+        erase(staging.store, table, GONE, by="ops")
+    finally:
+        done.set()
+        reading.join()
+
+    assert seen <= {("exact", 200), ("unknown", 199)}
+
+
+def test_a_publication_that_had_read_the_entity_already_does_not_serve_it(
+    staging: Any, table: RedisTable, redis_client: Client, layout: str
+) -> None:
+    run_id = _run(staging, MONDAY, FIRST, layout)
+
+    class ErasedMeanwhile(RedisTable):
+        def load(self, head: Any, rows: Any, **options: Any) -> Any:
+            loaded = super().load(head, rows, **options)
+            erase(staging.store, table, GONE, by="ops")
+            return loaded
+
+    slow = ErasedMeanwhile(redis_client, "flights", rows_of=rows_in(staging.store))
+    with pytest.raises((UnavailableError, InputError), match=r"IN_CHANGED|STORE_COUNT|STORE_ROWS"):
+        Publisher(staging.store, slow).publish(run_id)
+    Publisher(staging.store, table).publish(run_id)
+
+    assert _everything(staging, redis_client) == []
+    assert _looked_up(redis_client) == ("unknown", 199)
+
+
+def test_a_run_that_is_being_staged_is_told(runs: list[str], staging: Any, table: RedisTable) -> None:
+    (staging.store.folder / "runs" / ".staging-2013-07-03-0123-x").mkdir()
+
+    with pytest.raises(UnavailableError, match=r"a run was being staged 0 minutes ago; .*ERASE_STAGING"):
+        erase(staging.store, table, GONE, by="ops")
+
+
+def test_the_only_entity_of_a_run_can_be_erased(
+    staging: Any, table: RedisTable, publisher: Publisher, redis_client: Client
+) -> None:
+    publisher.publish(staging.run(MONDAY, {GONE: 0.5}, verdict=Verdict.PASS))
+
+    erase(staging.store, table, GONE, by="ops")
+
+    _, (answer,) = Reader(redis_client, "flights").lookup([GONE])
+    assert answer.status == "unknown"
+    manifest = RunManifest.model_validate_json(next(staging.store.folder.rglob(MANIFEST_FILE)).read_bytes())
+    assert (manifest.counts.scored, manifest.counts.erased) == (0, 1)

@@ -1,0 +1,212 @@
+"""A cluster of three masters: which node has a key, slots that move, nodes that go away."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.crc import key_slot
+
+from lookup.cluster import Cluster
+from lookup.coalesce import AsyncReader, Lookups
+from lookup.connect import Client, address_of, connect
+from lookup.reader import Reader
+from lookup.slots import SlotMap, slot_of
+from lookup.table import RedisTable
+from lookup.wire import Wire
+from schemas.answer import Answer
+from schemas.errors import AlmanacError, UnavailableError
+from schemas.keys import bucket_key, bucket_of, head_key
+from tests.lookup.given import in_order
+from tests.redis_servers import Nodes, cluster, programs, wait_until
+from tests.suites.table_contract import make_head, row
+
+IDS = [f"UA:{number}" for number in range(40)]
+ENTRY = address_of("redis+cluster://:s3cret@h:1")
+
+
+@given(st.binary(max_size=30) | st.text(alphabet="{}ab").map(str.encode))
+def test_the_slot_of_a_key_is_that_of_other_clients(key: bytes) -> None:
+    assert slot_of(key) == key_slot(key)
+
+
+def test_the_map_tells_the_owner_of_each_key_and_asks_all_nodes_as_the_same_user() -> None:
+    slots = SlotMap([[0, 8191, [b"10.0.0.1", 7001]], [8192, 16383, [b"", 7002], [b"replica", 7003]]], ENTRY)
+
+    assert [(m.host, m.port, m.password) for m in slots.masters] == [
+        ("10.0.0.1", 7001, "s3cret"),
+        ("h", 7002, "s3cret"),
+    ]
+    assert slots.owners([b"foo", b"a"]).tolist() == [1, 1]
+    assert slots.owner(b"bar") == slots.masters[0]
+
+
+def test_slots_that_nobody_serves_are_told() -> None:
+    with pytest.raises(UnavailableError, match=r"slots 100 to 16383 are served by nobody.*STORE_PARTIAL") as error:
+        SlotMap([[0, 99, [b"h", 1]]], ENTRY)
+
+    assert "s3cret" not in str(error.value)
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    program = next(path for version, path in programs().items() if not version.startswith("redis-6"))
+    # What is left of a cluster goes on answering.
+    with cluster(program, tmp_path / "cluster", "--cluster-require-full-coverage", "no") as started:
+        yield started
+
+
+@pytest.fixture
+def client(nodes: Nodes) -> Iterator[Client]:
+    with connect(nodes.url, timeout_seconds=2) as opened:
+        yield opened
+
+
+def publish(client: Client, version: int = 1) -> None:
+    head = make_head(version, "bucket", entities=len(IDS))
+    table = RedisTable(client, "flights")
+    table.load(head, in_order(head, [row(entity, float(version)) for entity in IDS]))
+    table.flip(head)
+
+
+def in_loop(url: str, steps: Callable[[AsyncReader], Any]) -> Any:
+    async def run() -> Any:
+        lookups = Lookups(Cluster(address_of(url)))
+        try:
+            return await steps(AsyncReader(lookups, "flights"))
+        finally:
+            lookups.close()
+
+    return asyncio.run(run())
+
+
+def scores(answers: Sequence[Answer]) -> set[Any]:
+    return {answer.outputs.get("score") for answer in answers}
+
+
+def bucket(entity: str, version: int = 1) -> str:
+    return bucket_key("flights", version, bucket_of(entity, 7))
+
+
+def elsewhere(nodes: Nodes, entity: str) -> str:
+    """An id whose bucket is on another node than this one's and the head."""
+    away = {nodes.owner(bucket(entity)).port}
+    return next(other for other in IDS if nodes.owner(bucket(other)).port not in away)
+
+
+def move_bucket(nodes: Nodes, entity: str) -> None:
+    """Move the slot of the entity's bucket to the next node, as a rebalancing does."""
+    source, slot = nodes.owner(bucket(entity)), slot_of(bucket(entity).encode())
+    target = nodes[(nodes.index(source) + 1) % len(nodes)]
+    begin_move(nodes, entity)
+    nodes.move(slot, target)
+
+
+def begin_move(nodes: Nodes, entity: str) -> None:
+    """Move the keys of the slot, and leave it at that."""
+    source, slot = nodes.owner(bucket(entity)), slot_of(bucket(entity).encode())
+    target = nodes[(nodes.index(source) + 1) % len(nodes)]
+    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.ask("CLUSTER", "MYID").decode())
+    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.ask("CLUSTER", "MYID").decode())
+    source.ask("MIGRATE", "127.0.0.1", target.port, bucket(entity), 0, 5000)
+
+
+@pytest.mark.parametrize("move", [move_bucket, begin_move])
+def test_readers_follow_a_slot_that_moves_between_publication_and_lookup(
+    nodes: Nodes, client: Client, move: Callable[[Nodes, str], None]
+) -> None:
+    publish(client)
+    reader = Reader(client, "flights")
+
+    async def steps(reader_async: AsyncReader) -> None:
+        assert scores((await reader_async.lookup(IDS))[1]) == {1.0}
+        move(nodes, IDS[0])
+        assert scores((await reader_async.lookup(IDS))[1]) == {1.0}
+        assert scores((await reader_async.lookup(IDS[:1]))[1]) == {1.0}
+
+    assert scores(reader.lookup(IDS)[1]) == {1.0}
+    in_loop(nodes.url, steps)
+    assert scores(reader.lookup(IDS)[1]) == {1.0}
+
+
+def test_a_version_is_published_after_a_slot_has_moved(nodes: Nodes, client: Client) -> None:
+    publish(client)
+    move_bucket(nodes, IDS[0])
+
+    publish(client, 2)
+
+    assert scores(Reader(client, "flights").lookup(IDS)[1]) == {2.0}
+    assert RedisTable(client, "flights").retire(keep=1, grace_seconds=0) == [1]
+    assert [name for node in nodes for name in node.ask("KEYS", "almanac:flights:1:*")] == []
+
+
+@pytest.mark.parametrize("is_entry", [True, False])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_master_that_is_away_fails_only_the_lookups_that_need_it(
+    nodes: Nodes, client: Client, is_entry: bool, how: signal.Signals
+) -> None:
+    publish(client)
+    head_at = nodes.owner(head_key("flights"))
+    lost = next(entity for entity in IDS if nodes.owner(bucket(entity)).port != head_at.port)
+    victim = nodes.owner(bucket(lost))
+    other = next(entity for entity in IDS if nodes.owner(bucket(entity)).port != victim.port)
+    entry = victim if is_entry else head_at
+
+    async def steps(reader: AsyncReader) -> list[str]:
+        assert scores((await reader.lookup(IDS))[1]) == {1.0}
+        victim.process.send_signal(how)
+        found = []
+        for entity in (lost, other, lost, other, other):
+            try:
+                found += [str(scores((await reader.lookup([entity]))[1]))]
+            except AlmanacError as err:
+                found += [err.problems[0].code[:6]]
+        return found
+
+    try:
+        found = in_loop(f"redis+cluster://127.0.0.1:{entry.port}", steps)
+    finally:
+        victim.process.send_signal(signal.SIGCONT)
+
+    assert found == ["STORE_", "{1.0}", "STORE_", "{1.0}", "{1.0}"]
+
+
+def test_a_master_that_hangs_stops_a_publication_and_the_next_one_succeeds(
+    nodes: Nodes, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lookup.wires.Wire", partial(Wire, timeout_seconds=0.3))
+    publish(client)
+    victim = next(node for node in nodes if node is not nodes.owner(head_key("flights")))
+    victim.process.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(UnavailableError, match="STORE_TIMEOUT"):
+            publish(client, 2)
+    finally:
+        victim.process.send_signal(signal.SIGCONT)
+    assert scores(Reader(client, "flights").lookup(IDS)[1]) == {1.0}
+
+    publish(client, 2)
+
+    assert scores(Reader(client, "flights").lookup(IDS)[1]) == {2.0}
+
+
+def test_a_cluster_without_a_master_is_down_for_readers_and_publishers(tmp_path: Path) -> None:
+    program = next(path for version, path in programs().items() if not version.startswith("redis-6"))
+    with cluster(program, tmp_path / "cluster") as nodes, connect(nodes.url, timeout_seconds=2) as client:
+        publish(client)
+        head_at = nodes.owner(head_key("flights"))
+        next(node for node in nodes if node is not head_at).process.kill()
+        wait_until(lambda: b"cluster_state:fail" in head_at.ask("CLUSTER", "INFO"), "the cluster is down")
+        url = f"redis+cluster://127.0.0.1:{head_at.port}"
+
+        with pytest.raises(UnavailableError, match=r"STORE_PARTIAL"):
+            in_loop(url, lambda reader: reader.lookup(IDS))
+        with pytest.raises(UnavailableError, match=r"STORE_(PARTIAL|DOWN)"):
+            Reader(client, "flights").lookup(IDS)
+        with pytest.raises(UnavailableError, match=r"STORE_(PARTIAL|DOWN)"):
+            publish(client, 2)
