@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lookup.crc import crc32
-from lookup.publisher import head_to_be
+from lookup.heads import head_to_be
 from lookup.rows import StoredRows, flat
 from lookup.store import Store
 from lookup.writer import write_rows

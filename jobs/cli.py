@@ -138,7 +138,7 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Make an earlier release the live one again."""
-    from jobs.stages import publisher, summary
+    from jobs.publishing import publisher, summary
     from schemas.declared import load_pipeline
 
     console, settings = Console(as_json=as_json), check_store(Settings.from_environment())

@@ -24,9 +24,9 @@ from rich.text import Text
 
 from jobs.console import Console
 from jobs.demo_data import write_demo_data, write_demo_table
+from jobs.publishing import publisher, summary
 from jobs.running import run
 from jobs.session import SPARK_LOG, spark_session
-from jobs.stages import publisher, summary
 from jobs.training import train
 from lookup.embedded import free_port, redis_url, stop
 from lookup.store import Store

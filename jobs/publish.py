@@ -7,9 +7,10 @@ import json
 import sys
 
 from jobs.arguments import exit_with, job_arguments, parse_date
+from jobs.publishing import publisher
 from jobs.session import spark_session
 from jobs.spreading import in_tasks
-from jobs.stages import check_inputs, gate, publisher
+from jobs.stages import check_inputs, gate
 from lookup.loader import in_threads
 from lookup.store import Store
 from schemas.declared import load_pipeline

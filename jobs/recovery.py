@@ -18,7 +18,7 @@ def erase(
     as_json: Json = False,
 ) -> None:
     """Remove all that is kept of an entity, in the store and in Redis: no rollback brings it back."""
-    from jobs.stages import lookup_table
+    from jobs.publishing import lookup_table
     from lookup.connect import connect
     from lookup.embedded import running_url
     from lookup.erasing import erase as erase_everywhere
@@ -43,7 +43,7 @@ def restore(
     as_json: Json = False,
 ) -> None:
     """Make Redis hold the live releases again, whole, from the store."""
-    from jobs.stages import publisher
+    from jobs.publishing import publisher
     from lookup.store import Store
     from schemas.declared import declared_names, load_pipeline
 
@@ -68,9 +68,9 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Tell the memory that publishing a run would take in Redis, before anything is loaded."""
-    from jobs.stages import lookup_table
+    from jobs.publishing import lookup_table
     from lookup.capacity import mib
-    from lookup.publisher import head_to_be
+    from lookup.heads import head_to_be
     from lookup.rows import StoredRows
     from lookup.store import Store
     from schemas.declared import load_pipeline

@@ -3,7 +3,7 @@
 import logging
 
 from jobs.arguments import exit_with, job_arguments
-from jobs.stages import publisher, summary
+from jobs.publishing import publisher, summary
 from schemas.declared import load_pipeline
 from schemas.settings import Settings
 

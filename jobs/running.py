@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.console import Console
+from jobs.publishing import publisher, smoke, summary
 from jobs.session import SPARK_LOG, spark_session
-from jobs.stages import Plan, check_inputs, gate, publisher, score, smoke, summary
+from jobs.stages import Plan, check_inputs, gate, score
 from jobs.verification import verify
 from lookup.publisher import Outcome, Published
 from schemas.report import Report, Verdict

@@ -3,7 +3,8 @@
 import logging
 
 from jobs.arguments import exit_with, job_arguments, parse_date
-from jobs.stages import check_inputs, smoke
+from jobs.publishing import smoke
+from jobs.stages import check_inputs
 from schemas.declared import load_pipeline
 from schemas.settings import Settings
 

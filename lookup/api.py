@@ -14,7 +14,8 @@ import msgspec
 
 from lookup.access import AccessLog, trace_of
 from lookup.breaker import Breaker
-from lookup.coalesce import Lookups, Sends
+from lookup.cluster import connection_to
+from lookup.coalesce import Lookups
 from lookup.connect import Address, address_of
 from lookup.exchange import (
     JSON,
@@ -36,7 +37,6 @@ from lookup.keyring import Keyring, Refusal
 from lookup.metrics import CONTENT_TYPE, Metrics
 from lookup.misses import Misses
 from lookup.openapi import document
-from lookup.resp import Connection
 from lookup.served import Answered, ServedTable
 from schemas.answer import LookupResponse, Readiness, UnknownAnswer
 from schemas.errors import AlmanacError, DeclarationError, InputError, Problem, bounded
@@ -275,15 +275,6 @@ class App:
                 written = time.monotonic()
                 with suppress(OSError):
                     await asyncio.to_thread(self._options.misses.flush)
-
-
-def connection_to(address: Address, loop: asyncio.AbstractEventLoop) -> Sends:
-    """What lookups are sent over: one connection, or one to each master of a cluster."""
-    if address.is_cluster:
-        from lookup.cluster import Cluster
-
-        return Cluster(address, loop=loop)
-    return Connection(address, loop=loop)
 
 
 def create_app(redis_url: str, tables: Mapping[str, Serving], options: Options = Options()) -> App:  # noqa: B008  # frozen

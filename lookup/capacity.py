@@ -6,14 +6,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lookup.crc import Positions
-from lookup.payload import runs
+from lookup.payload import MAX_ENTITIES, Form, entry_bytes, runs
 from lookup.rows import Chunk, Rows, flat
 from schemas.errors import DeclarationError, Problem, UnavailableError
 from schemas.head import Head
 from schemas.keys import bucket_key, row_key
 
 _MARGIN = 1.05
-_FIELD_BYTES = 96  # of a hash that is too large to be compact: its entry, and the objects of id and value
+_FIELD_BYTES = 96  # of a prior, beside its bytes
+_COMPACT_BYTES = 64  # an id or value that is longer makes the hash a table
+_PLACE = 12  # a pointer in a table that is between half full and full
 
 Allocated = Callable[[Positions], Positions]
 
@@ -123,14 +125,27 @@ def _sampled_bytes(head: Head, chunk: Chunk, server: Server) -> float:
         keys = len(row_key(head.table, head.version, "").encode()) + ids
         return float(_key_bytes(keys, values, server, allocated).sum())
     starts = runs(chunk.buckets(head.buckets))
-    # A compact hash: header, for each entity two entries of header, bytes and length, and an end.
-    sizes = np.add.reduceat(ids + values + 4, starts[:-1]) + 8
-    wide = np.maximum.reduceat(np.maximum(ids, values), starts[:-1]) > 64
-    loose = np.add.reduceat(ids + values + _FIELD_BYTES, starts[:-1])
+    form: Form = "listpack" if server.is_valkey or server.version >= (7, 0) else "ziplist"
+    sizes = np.add.reduceat(entry_bytes(chunk, form), starts[:-1]) + 8  # a header, and an end
+    wide = np.maximum.reduceat(np.maximum(ids, values), starts[:-1]) > _COMPACT_BYTES
+    loose = np.add.reduceat(_field_bytes(ids, values, server, allocated), starts[:-1])
     key = len(bucket_key(head.table, head.version, head.buckets).encode())
     keys = np.full(sizes.size, key)
-    hashes = np.where(wide, loose, allocated(sizes))
+    hashes = np.where(wide | (np.diff(starts) > MAX_ENTITIES), loose, allocated(sizes))
     return float((_key_bytes(keys, None, server, allocated) + hashes).sum())
+
+
+def _field_bytes(ids: Positions, values: Positions, server: Server, allocated: Allocated) -> Positions:
+    """What each row takes in a hash that is too large to be compact: id, value, and their place in its table.
+
+    Source:
+        Redis: dict.c, sds.h. Valkey 8.1: hashtable.c, t_hash.c; a short value is in one piece with its id.
+    """
+    id_, value = _text_bytes(ids), _text_bytes(values)
+    if not server.is_valkey or server.version < (8, 1):
+        return allocated(np.full_like(ids, 24)) + allocated(id_) + allocated(value) + _PLACE
+    apart = allocated(9 + id_) + allocated(value)
+    return np.where(id_ + value <= 128, allocated(id_ + value), apart) + _PLACE
 
 
 def _key_bytes(keys: Positions, values: Positions | None, server: Server, allocated: Allocated) -> Positions:
@@ -139,16 +154,20 @@ def _key_bytes(keys: Positions, values: Positions | None, server: Server, alloca
     Source:
         Redis: dict.c, object.c, sds.h. Valkey 8.1: hashtable.c; name and short value in the object.
     """
-    name = keys + np.where(keys < 32, 2, 4)  # sds: header and end
-    place = 12  # a pointer in a table that is between half full and full
+    name = _text_bytes(keys)
     if not server.is_valkey or server.version < (8, 1):
         entry, text = np.full_like(keys, 24), np.zeros_like(keys) if values is None else values + 4
-        return allocated(entry) + allocated(name) + allocated(16 + text) + place
+        return allocated(entry) + allocated(name) + allocated(16 + text) + _PLACE
     if values is None:
-        return allocated(17 + name) + place
-    whole = 17 + name + values + 3
+        return allocated(17 + name) + _PLACE
+    whole = (17 if server.version < (9, 0) else 9) + name + values + 3
     apart = allocated(17 + name) + allocated(values + 2)
-    return np.where(whole <= (64 if server.version < (9, 0) else 128), allocated(whole), apart) + place
+    return np.where(whole <= (64 if server.version < (9, 0) else 128), allocated(whole), apart) + _PLACE
+
+
+def _text_bytes(lengths: Positions) -> Positions:
+    """A string of the server (sds): header, bytes, end."""
+    return lengths + np.where(lengths < 32, 2, 4)
 
 
 def _jemalloc(sizes: Positions) -> Positions:

@@ -117,6 +117,11 @@ class Cluster:
         return await answered
 
 
+def connection_to(address: Address, loop: asyncio.AbstractEventLoop) -> Connection | Cluster:
+    """What lookups are sent over: one connection, or one to each master of a cluster."""
+    return Cluster(address, loop=loop) if address.is_cluster else Connection(address, loop=loop)
+
+
 def _settle(answered: "asyncio.Future[list[Any]]", outcome: list[Any] | AlmanacError) -> None:
     if answered.done():
         return

@@ -60,6 +60,12 @@ def is_compact(chunk: Chunk, starts: Positions) -> Any:
     return (np.maximum.reduceat(sizes, starts[:-1]) <= MAX_BYTES) & (np.diff(starts) <= MAX_ENTITIES)
 
 
+def entry_bytes(chunk: Chunk, form: Form) -> Positions:
+    """How many bytes each row, id and value, has within a compact hash: shape (rows,)."""
+    entries = _listpack_entries(chunk) if form == "listpack" else _ziplist_entries(chunk, np.zeros(1, np.int64))
+    return np.diff(flat(entries)[1])
+
+
 def payloads(chunk: Chunk, buckets: Positions, form: Form) -> Payloads:
     """The serialised hash of each bucket. All must be compact, and no id may come twice: a server takes such a hash
     unseen, and aborts when it converts it later.

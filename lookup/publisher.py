@@ -5,15 +5,15 @@ import time
 from enum import StrEnum
 from typing import NamedTuple
 
+from lookup.heads import head_of
 from lookup.loader import in_threads
-from lookup.log import entry_for
 from lookup.rows import StoredRows, checksum
 from lookup.store import Store
 from lookup.table import Flip, RedisTable, Spread
 from schemas.errors import InputError, Problem, RefusedError, UnavailableError
 from schemas.head import Head
 from schemas.release import Event, LogEntry, Release, ReleaseState
-from schemas.run import PREDICTIONS, PRIORS, RunManifest, columns_of
+from schemas.run import PREDICTIONS, PRIORS, RunManifest
 
 logger = logging.getLogger(__name__)
 
@@ -290,33 +290,4 @@ class Publisher:
 def _rolled_back(where: str, release: Release) -> RefusedError:
     return RefusedError(
         Problem("ROLLED_BACK", where, f"release {release.number} was rolled back", "another run, or --force")
-    )
-
-
-def head_to_be(manifest: RunManifest) -> Head:
-    """What the head of a run that is not published yet will be like; release, version and token are made up."""
-    release = Release(
-        number=1, run_id=manifest.run_id, date=manifest.date, committed_at=manifest.scored_at,
-        state=ReleaseState.COMMITTED,
-    )  # fmt: skip
-    return head_of(manifest, entry_for(Event.COMMIT, release, 1), version=1)
-
-
-def head_of(manifest: RunManifest, entry: LogEntry, *, version: int) -> Head:
-    """The head that serves a run under that log entry. Equal arguments, equal bytes."""
-    return Head(
-        table=manifest.pipeline,
-        release=entry.release,
-        date=manifest.date.isoformat(),
-        version=version,
-        token=entry.token,
-        layout=manifest.layout,
-        format=2 if manifest.layout == "string" else 1,
-        buckets=manifest.buckets,
-        entities=manifest.counts.scored,
-        columns=columns_of(manifest),
-        run_id=manifest.run_id,
-        scored_at=manifest.scored_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
-        priors=sum(file.rows for file in manifest.files_in(PRIORS)),
-        serving=manifest.serving,
     )

@@ -14,8 +14,9 @@ import pytest
 import redis
 
 from lookup.connect import connect
+from lookup.heads import head_of
 from lookup.log import entry_for
-from lookup.publisher import Outcome, Published, Publisher, head_of
+from lookup.publisher import Outcome, Published, Publisher
 from lookup.reader import Reader
 from lookup.rows import Row, StoredRows
 from lookup.store import Store
