@@ -130,7 +130,7 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def _running(
+def running_server(
     folder: Path,
     redis_url: str,
     tables: Iterable[str] | Mapping[str, Mapping[str, Any]],
@@ -172,7 +172,7 @@ def run_server() -> RunServer:
 
     Tables are names, or names with what is declared of them; further options are those of `Extras` and `Listening`.
     """
-    return _running
+    return running_server
 
 
 class OwnRedis:
