@@ -4,7 +4,7 @@ import random
 
 
 def customers() -> list[dict[str, object]]:
-    draw = random.Random(5)  # noqa: S311  # data, not a secret
+    draw = random.Random(5)  # data, not a secret
     rows: list[dict[str, object]] = []
     for number in range(600):
         tenure = draw.randrange(0, 72)

@@ -49,7 +49,7 @@ def rewrite(path: Path, *changes: tuple[str, str]) -> None:
 
 def write_sources(data: Path) -> None:
     """Flights whose delay follows from wind and hour, weather, planes and airports."""
-    draw = random.Random(20130101)  # noqa: S311  # data, not a secret
+    draw = random.Random(20130101)  # data, not a secret
     for offset in range(DAYS):
         day = FIRST_DAY + dt.timedelta(days=offset)
         wind = {hour: draw.uniform(0, 40) for hour in range(24)}
