@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -42,6 +43,7 @@ def main() -> None:
         for figure in (figure for benchmark in benchmarks for figure in benchmark.figures):
             sys.stdout.write(f"{figure.name:<28}{figure.what}\n")
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that its servers are stopped
     before, started = conditions(), time.monotonic()
     measured, failed = _measure_all(benchmarks, entities=chosen.entities)
     seconds = time.monotonic() - started

@@ -1,6 +1,5 @@
 """The commands about what is kept: an entity is erased, a lost Redis restored, the memory of a version told."""
 
-import getpass
 from typing import Annotated
 
 import typer
@@ -22,6 +21,8 @@ def erase(
     from lookup.connect import connect
     from lookup.embedded import running_url
     from lookup.erasing import erase as erase_everywhere
+    from lookup.erasing import rewrite_log
+    from lookup.log import signature
     from lookup.store import Store
     from schemas.declared import load_pipeline
 
@@ -29,10 +30,10 @@ def erase(
     declared = load_pipeline(settings, pipeline)
     with console.step("erase") as step:
         store = Store(settings.store, pipeline)
-        erased = erase_everywhere(store, lookup_table(settings, declared), entity, by=getpass.getuser(), reason=reason)
+        erased = erase_everywhere(store, lookup_table(settings, declared), entity, by=signature(), reason=reason)
         if settings.redis_url is None and (url := running_url(settings.store)):
             with connect(url) as client:
-                client.bgrewriteaof()  # the own server's file still has the row as it was written
+                rewrite_log(client)  # the own server's file still has the row as it was written
         places = f"{erased.rows} rows of {erased.runs} runs, {erased.versions} versions in Redis"
         step.detail = f"{places}, {erased.misses} misses" if any(erased) else "nothing was kept of it"
     console.result(erased._asdict())

@@ -6,7 +6,7 @@ from schemas.keys import PREFIX
 
 # Each client may see that its connection lives, choose the database of its URL, find a cluster's nodes, and learn where
 # in a command its keys are, as redis-py does in a cluster.
-_CONNECTION = ("ping", "select", "cluster|slots", "command")
+_CONNECTION = ("ping", "select", "cluster|slots", "asking", "command")
 _READS = ("get", "hget", "hgetall", "hvals")
 
 READER = (*_CONNECTION, *_READS)

@@ -28,6 +28,7 @@ from lookup.exchange import (
     check_id,
     encode,
     error,
+    is_held,
     read_body,
     release_of,
     route_of,
@@ -54,6 +55,7 @@ _COMPLAINT_SECONDS = 10.0
 _COUNT_SECONDS = 0.25
 _MISSES_SECONDS = 5.0
 _RETRY: Headers = [("retry-after", str(_RETRY_SECONDS))]
+_FRESH = ("cache-control", "no-cache")
 _FOUND = ("exact", "carried", "stale")
 
 
@@ -146,21 +148,20 @@ class App:
         answer = found.answers[0]
         self._count(table.name, found)
         if found.head is None:
-            return Response(200, encode(answer), [*JSON, *self._flagged(table.name, found)])
+            return Response(200, encode(answer), [*JSON, *self._flagged(table.name, found), _FRESH])
         if answer.status == "unknown":
             message = f"release {answer.release} has no such entity"
             unknown = UnknownAnswer(**msgspec.structs.asdict(answer), message=message)
-            return Response(404, encode(unknown))
-        # Of one version and status, an answer changes in nothing but its age.
-        etag = f'W/"{found.head.version}.{found.head.token}.{answer.status}"'
-        headers = [*JSON, ("etag", etag), ("cache-control", "no-cache")]
-        if scope.headers.get("if-none-match") == etag:
+            return Response(404, encode(unknown), [*JSON, _FRESH])
+        # Of one version, status and flag, an answer changes in nothing but its age.
+        etag = f'W/"{found.head.version}.{found.head.token}.{answer.status}{answer.flag or ""}"'
+        headers = [*JSON, ("etag", etag), _FRESH]
+        if is_held(scope.headers.get("if-none-match"), etag):
             return Response(304, b"", headers)
         return Response(200, encode(answer), headers)
 
     async def _batch(self, name: str, scope: "Scope", body: bytes) -> Response:
-        if self._options.keyring is None:
-            self._table(name)  # before the body is looked at
+        self._admitted(scope, name, 0)  # before the body is looked at
         kind = scope.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise RequestError(415, "BODY_TYPE", f"Content-Type {kind[:80]!r}; expected application/json")
@@ -252,10 +253,12 @@ class App:
         """The response with the trace that it belongs to; the access log is told."""
         trace = trace_of(scope.headers.get("traceparent"))
         if log := self._options.access_log:
+            keyring = self._options.keyring
             log.write(
                 method=scope.method,
                 route=route.name,
                 table=route.table if route.table in self._tables else None,
+                key=keyring.name_of(scope.headers.get("authorization")) if keyring else None,
                 status=response.status,
                 seconds=round(seconds, 6),
                 trace_id=trace.trace_id if trace else None,

@@ -1,18 +1,22 @@
 """Erasing an entity: from every run in the store, from what was asked in vain, and from every version in Redis."""
 
 import datetime as dt
+import fcntl
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lookup.connect import Client, redis_errors
 from lookup.misses import forget
+from lookup.redaction import ERASED, own_values, redact
 from lookup.store import Store
 from lookup.table import RedisTable
 from lookup.writer import SteadyWriter
@@ -21,6 +25,8 @@ from schemas.errors import Problem, UnavailableError
 from schemas.run import ENTITY_ID, FEATURES, MANIFEST_FILE, PREDICTIONS, QUARANTINE, DataFile, RunManifest
 
 AUDIT_FILE = "erasures.jsonl"
+_LOCK_FILE = ".erasures.lock"
+_REWRITE_SECONDS = 300.0
 _FOLDERS = (PREDICTIONS, FEATURES, QUARANTINE)
 
 
@@ -56,20 +62,86 @@ def erase(store: Store, table: RedisTable, entity: str, *, by: str, reason: str 
     Raises:
         UnavailableError: Redis does not answer, or a run is being staged: call again when it is.
     """
-    runs = rows = 0
-    for manifest_file in sorted((store.folder / "runs").glob(f"[0-9]*/{MANIFEST_FILE}")):
-        found = _erase_from_run(store, manifest_file.parent.name, entity)
-        runs, rows = runs + (found > 0), rows + found
-    misses = forget(store.folder.parent, store.pipeline, entity)
-    versions = table.erase(entity, lambda head: store.manifest(head.run_id).counts.scored)
-    erased = Erased(runs, rows, versions, misses)
-    if any(erased):
-        _audit(store.folder / AUDIT_FILE, by=by, reason=reason, erased=erased)
+    record = _Record(store.folder / AUDIT_FILE, by=by, reason=reason.replace(entity, ERASED) if entity else reason)
+    with _alone(store.folder):
+        runs = rows = 0
+        for manifest_file in sorted((store.folder / "runs").glob(f"[0-9]*/{MANIFEST_FILE}")):
+            found = _erase_from_run(store, manifest_file.parent.name, entity, record)
+            runs, rows = runs + (found > 0), rows + found
+        misses = forget(store.folder.parent, store.pipeline, entity)
+        versions = table.erase(entity, lambda head: store.manifest(head.run_id).counts.scored)
+        erased = Erased(runs, rows, versions, misses)
+        if any(erased):
+            record.end(erased)
     _refuse_staging(store.folder / "runs", store.pipeline)
     return erased
 
 
-def _erase_from_run(store: Store, run_id: str, entity: str) -> int:
+def rewrite_log(client: Client, *, seconds: float = _REWRITE_SECONDS) -> None:
+    """Make a Redis write its append-only file anew, from what it holds now, and see that it did.
+
+    Raises:
+        UnavailableError: it does not answer, or the file was not written in that time.
+    """
+    deadline = time.monotonic() + seconds
+    with redis_errors("rewriting the append-only file"):
+        _wait_for_rewrite(client, deadline)  # one that began before the erasure may have the row
+        client.bgrewriteaof()
+        state = _wait_for_rewrite(client, deadline)
+    if state["aof_last_bgrewrite_status"] != "ok":
+        raise _not_rewritten("it failed; see the server's log")
+
+
+def _wait_for_rewrite(client: Client, deadline: float) -> dict[str, Any]:
+    while True:
+        state: dict[str, Any] = client.info("persistence")
+        if not state["aof_rewrite_in_progress"] and not state["aof_rewrite_scheduled"]:
+            return state
+        if time.monotonic() > deadline:
+            raise _not_rewritten("it takes too long")
+        time.sleep(0.02)
+
+
+def _not_rewritten(found: str) -> UnavailableError:
+    expected = "a file without the erased row; erase again"
+    return UnavailableError(Problem("ERASE_LOG", "the store's own Redis: append-only file", found, expected))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One erasure at a time: of two that rewrite a run at once, the later would bring back what the earlier removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK_FILE).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class _Record:
+    """Lines of one erasure in the audit file: one before its first change, so that a kill hides none."""
+
+    def __init__(self, path: Path, *, by: str, reason: str) -> None:
+        self._path, self._by, self._reason = path, by, reason
+        self._begun = False
+
+    def begin(self) -> None:
+        """Note who and why, once."""
+        if not self._begun:
+            self._begun = True
+            self._append({"event": "begun"})
+
+    def end(self, erased: Erased) -> None:
+        """Note how much it was."""
+        self._append({"event": "done", **erased._asdict()})
+
+    def _append(self, what: dict[str, Any]) -> None:
+        at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"at": at, "by": self._by, "reason": self._reason, **what}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _erase_from_run(store: Store, run_id: str, entity: str, record: _Record) -> int:
     """Rows that were removed. The manifest is the one commit: the files that it does not list go."""
     folder, manifest = store.run_folder(run_id), store.manifest(run_id)
     gone: dict[str, int] = dict.fromkeys(_FOLDERS, 0)
@@ -80,6 +152,9 @@ def _erase_from_run(store: Store, run_id: str, entity: str) -> int:
             files[index] = replaced
             gone[name] += file.rows - replaced.rows
     if any(gone.values()):
+        record.begin()
+        told = [*manifest.files_in(FEATURES), *manifest.files_in(QUARANTINE)]
+        redact(folder, own_values(folder, told, entity), entity)  # the old files tell what: so while they count
         changed = _amended(manifest, files, was_scored=gone[PREDICTIONS] > 0, was_aside=gone[QUARANTINE] > 0)
         write_atomically(folder / MANIFEST_FILE, changed.model_dump_json(indent=2) + "\n")
     _sweep(folder, {file.path for file in files})
@@ -137,14 +212,6 @@ def _sweep(folder: Path, kept: set[str]) -> None:
         for path in (folder / name).glob("*"):
             if f"{name}/{path.name}" not in kept:
                 path.unlink()
-
-
-def _audit(path: Path, *, by: str, reason: str, erased: Erased) -> None:
-    line = {"at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), "by": by, "reason": reason, **erased._asdict()}
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _refuse_staging(runs: Path, pipeline: str, *, clock: Callable[[], float] = time.time) -> None:

@@ -124,6 +124,19 @@ def release_of(query: str) -> int | None:
     raise RequestError(400, "QUERY", "the query may be release=NUMBER and nothing else; a ? in an id is written %3F")
 
 
+def is_held(if_none_match: str | None, etag: str) -> bool:
+    """Whether the client has this answer already: one of its tags is the answer's, or it takes any.
+
+    >>> is_held('W/"1.1.exact", W/"2.7.exact"', 'W/"2.7.exact"')
+    True
+    """
+    if if_none_match is None:
+        return False
+    # Tags are compared weakly (RFC 9110, 13.1.2), and ours have no comma in them.
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return "*" in tags or etag.removeprefix("W/") in tags
+
+
 def check_id(where: str, entity: str) -> None:
     """Refuse what no entity can be called.
 

@@ -80,7 +80,7 @@ class Granted(NamedTuple):
     """A request that may go on.
 
     Attributes:
-        name: Of its key, for the access log.
+        name: Of its key.
     """
 
     name: str
@@ -191,8 +191,7 @@ class Keyring:
         if now - self._looked_at >= _LOOK_SECONDS:
             self._looked_at = now
             self._look()
-        scheme, _, key = (authorization or "").partition(" ")
-        account = self._accounts.get(_digest(key.strip())) if scheme.lower() == "bearer" else None
+        account = self._account(authorization)
         if account is None or self._wall_clock() >= account.expires_epoch:
             return _NO_KEY
         if table not in account.tables and EVERY_TABLE not in account.tables:
@@ -201,6 +200,15 @@ class Keyring:
             message = f"too many ids for this key; try again in {wait_seconds:.3g} s"
             return Refusal(429, "API_KEY_RATE", message, wait_seconds)
         return account.granted
+
+    def name_of(self, authorization: str | None) -> str | None:
+        """The name of the key in that header, for the access log; None where it is none of ours."""
+        account = self._account(authorization)
+        return account.granted.name if account else None
+
+    def _account(self, authorization: str | None) -> _Account | None:
+        scheme, _, key = (authorization or "").partition(" ")
+        return self._accounts.get(_digest(key.strip())) if scheme.lower() == "bearer" else None
 
     def _look(self) -> None:
         """Read the file again where it is another; a wrong one changes nothing, and is told once."""

@@ -113,9 +113,14 @@ def entry_for(
         run_id=release.run_id,
         date=release.date,
         at=dt.datetime.now(dt.UTC),
-        by=f"{_user()}@{socket.gethostname()}",
+        by=signature(),
         reason=reason,
     )
+
+
+def signature() -> str:
+    """Who is at work, and where: `user@host`."""
+    return f"{_user()}@{socket.gethostname()}"
 
 
 def _user() -> str:

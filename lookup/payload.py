@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 
 import anycrc
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -99,16 +100,28 @@ def payloads(chunk: Chunk, buckets: Positions, form: Form) -> Payloads:
 
 def _listpack_entries(chunk: Chunk) -> Any:
     """Id and value of each row as listpack entries: a header with the length, the bytes, the entry's length again."""
-    ids, values = (np.diff(flat(array)[1]) for array in (chunk.ids, chunk.values))
-    value_head, value_tail = fixed(_column(values | 0x80)), fixed(_column(values + 1))
+    ids = np.diff(flat(chunk.ids)[1])
+    values = _value_entries(chunk)
     integers = _integers(chunk.ids)
+    head, tail = fixed(_column(ids | 0x80)), fixed(_column(ids + 1))
     if integers is None:
-        middle = fixed(np.hstack([_column(ids + 1), _column(values | 0x80)]))
-        return pc.binary_join_element_wise(fixed(_column(ids | 0x80)), chunk.ids, middle, chunk.values, value_tail, b"")
-    as_text = pc.binary_join_element_wise(fixed(_column(ids | 0x80)), chunk.ids, fixed(_column(ids + 1)), b"")
+        return pc.binary_join_element_wise(head, chunk.ids, tail, values, b"")
     mask, encoded = integers
-    as_both = pc.replace_with_mask(as_text, pa.array(mask), encoded)
-    return pc.binary_join_element_wise(as_both, value_head, chunk.values, value_tail, b"")
+    as_text = pc.binary_join_element_wise(head, chunk.ids, tail, b"")
+    return pc.binary_join_element_wise(pc.replace_with_mask(as_text, pa.array(mask), encoded), values, b"")
+
+
+def _value_entries(chunk: Chunk) -> Any:
+    """The values as entries; at once where all have one width, as most tables' have."""
+    data, offsets = flat(chunk.values)
+    sizes = np.diff(offsets)
+    width = int(sizes[0]) if sizes.size else 0
+    if (sizes == width).all():
+        rows = data[offsets[0] : offsets[-1]].reshape(sizes.size, width)
+        column = np.ones((sizes.size, 1), np.uint8)
+        return fixed(np.hstack([column * (width | 0x80), rows, column * (width + 1)]))
+    head, tail = fixed(_column(sizes | 0x80)), fixed(_column(sizes + 1))
+    return pc.binary_join_element_wise(head, chunk.values, tail, b"")
 
 
 def _integers(ids: Any) -> tuple[Any, Any] | None:
@@ -116,8 +129,10 @@ def _integers(ids: Any) -> tuple[Any, Any] | None:
     data, offsets = flat(ids)
     if offsets.size == 1:
         return None
-    last = data[np.maximum(offsets[1:] - 1, 0)]
-    likely = (np.diff(offsets) <= 20) & (last >= ord("0")) & (last <= ord("9"))
+    sizes = np.diff(offsets)
+    # By its first byte and its last, before an expression looks at all of it.
+    first, last = (data.take(at, mode="clip") for at in (offsets[:-1], offsets[1:] - 1))
+    likely = (sizes <= 20) & ((first == ord("-")) | _is_digit(first)) & _is_digit(last)
     if not likely.any():
         return None
     mask = likely & pc.match_substring_regex(ids, _INTEGER).to_numpy(zero_copy_only=False)
@@ -126,6 +141,10 @@ def _integers(ids: Any) -> tuple[Any, Any] | None:
     mask[np.flatnonzero(mask)[~fits]] = False
     encoded = [_integer_entry(number) for number, fit in zip(numbers, fits, strict=True) if fit]
     return (mask, pa.array(encoded, pa.binary())) if encoded else None
+
+
+def _is_digit(characters: Bytes) -> npt.NDArray[np.bool_]:
+    return (characters >= ord("0")) & (characters <= ord("9"))
 
 
 def _integer_entry(number: int) -> bytes:

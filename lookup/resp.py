@@ -50,6 +50,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop or asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._connecting: asyncio.Task[None] | None = None
+        self._aborted = 0  # connections that were let go of, and have not told yet that they are lost
         self._replies = hiredis.Reader()
         self._unsent: list[bytes] = []
         self._waiting: deque[_Waiting] = deque()
@@ -86,7 +87,8 @@ class Connection(asyncio.Protocol):
         except OSError as err:
             self._drop(connection_error(repr(address), err))
         finally:
-            self._connecting = None
+            if self._connecting is asyncio.current_task():  # not where another has begun since this one was given up
+                self._connecting = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -118,6 +120,10 @@ class Connection(asyncio.Protocol):
                 first.done(first.replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._aborted:
+            self._aborted -= 1
+            return
+        self._transport = None
         found = str(exc) if exc else "the connection was closed"
         self._drop(UnavailableError(Problem("STORE_DOWN", repr(self._address), found, "a Redis that answers")))
 
@@ -135,8 +141,9 @@ class Connection(asyncio.Protocol):
 
     def _drop(self, why: AlmanacError) -> None:
         """Let go of the connection, and tell all that wait; the next send connects anew."""
-        if self._connecting is not None:
-            self._connecting.cancel()
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
@@ -144,6 +151,7 @@ class Connection(asyncio.Protocol):
         waiting, self._waiting = self._waiting, deque()
         self._unsent.clear()
         if transport is not None:
+            self._aborted += 1
             transport.abort()
         for each in waiting:
             each.done(why)

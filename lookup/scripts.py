@@ -16,7 +16,8 @@ if current then
   if head.token > tonumber(ARGV[2]) then return {'fenced', tostring(head.token)} end
   if ARGV[4] ~= '' and tostring(head.date) > ARGV[4] then return {'older', tostring(head.date)} end
   if tostring(head.version) ~= ARGV[3] then
-    redis.call('HSET', KEYS[2], tostring(head.version), redis.call('TIME')[1])
+    local now = redis.call('TIME')
+    redis.call('HSET', KEYS[2], tostring(head.version), string.format('%d.%06d', now[1], now[2]))
   end
 end
 redis.call('SET', KEYS[1], ARGV[1])

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from granian import Granian
-from granian.constants import HTTPModes, Interfaces
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from lookup.access import AccessLog
@@ -30,6 +31,9 @@ from schemas.head import Serving
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 10
+# How long a connection may be silent, and a request's headers take. Load balancers keep an idle connection for 60 s: this
+# side must not be the first to close it, or it would while a request is on its way.
+_IDLE_SECONDS = 75
 _ORPHAN_SECONDS = 1.0
 
 
@@ -110,7 +114,9 @@ def _options(listening: Listening) -> dict[str, Any]:
         "ssl_cert": listening.tls_cert,
         "ssl_key": listening.tls_key,
         "interface": Interfaces.RSGI,
+        "loop": Loops.uvloop,
         "http": HTTPModes.http1,
+        "http1_settings": HTTP1Settings(header_read_timeout=_IDLE_SECONDS * 1000),
         "websockets": False,
         "respawn_failed_workers": True,
         "workers_kill_timeout": _STOP_SECONDS,

@@ -74,14 +74,10 @@ class ServedTable:
             return self._flagged(ids, refusal)
         try:
             found = await self._lookups.lookup(self._follower, ids)
-        except InputError:
-            self._breaker.succeeded()
-            raise
         except AlmanacError as err:
-            if err.problems[0].code == "NO_VERSION":
-                self._breaker.succeeded()
-            else:
-                self._breaker.failed(err)
+            self._note(err)
+            if isinstance(err, InputError):
+                raise
             return self._flagged(ids, err)
         self._breaker.succeeded()
         return self._answered(ids, found)
@@ -94,8 +90,21 @@ class ServedTable:
             AlmanacError: Redis cannot be asked: no other release may answer for this one.
         """
         if (refusal := self._breaker.refusal()) is not None:
-            raise refusal
-        return self._answered(ids, await self._lookups.lookup(self._pin(release), ids))
+            raise refusal.with_traceback(None)  # it is raised many times: each would leave its frames on it
+        try:
+            found = await self._lookups.lookup(self._pin(release), ids)
+        except AlmanacError as err:
+            self._note(err)
+            raise
+        self._breaker.succeeded()
+        return self._answered(ids, found)
+
+    def _note(self, why: AlmanacError) -> None:
+        """Tell the breaker; a Redis that says what it does not hold has answered."""
+        if isinstance(why, InputError) or why.problems[0].code == "NO_VERSION":
+            self._breaker.succeeded()
+        else:
+            self._breaker.failed(why)
 
     def _answered(self, ids: Sequence[str], found: Found) -> Answered:
         now, seen = self._clock(), found.seen

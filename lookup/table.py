@@ -176,8 +176,9 @@ class RedisTable:
         for head in self._heads(self._dropping_key).values():
             self._unlink(head)  # of a publisher that was killed while it dropped
         with redis_errors(f"retiring versions of {self.name}"):
-            left = {int(version): int(at) for version, at in self._client.hgetall(self._left_key).items()}
-            now = int(self._client.time()[0])
+            left = {int(version): float(at) for version, at in self._client.hgetall(self._left_key).items()}
+            seconds, microseconds = self._client.time()
+            now = seconds + microseconds / 1e6
         versions = self.versions()
         old = removable(versions, live, left, now, keep=keep, grace_seconds=grace_seconds)
         return [version for version in old if self.drop(versions[version])]
@@ -249,7 +250,7 @@ class RedisTable:
 
 
 def removable(
-    versions: Mapping[int, Head], live: Head, left: Mapping[int, int], now: int, *, keep: int, grace_seconds: int
+    versions: Mapping[int, Head], live: Head, left: Mapping[int, float], now: float, *, keep: int, grace_seconds: int
 ) -> list[int]:
     """The versions that nobody can be reading, ascending.
 

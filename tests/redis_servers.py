@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from lookup.acl import User
 from lookup.connect import connect
@@ -64,7 +66,7 @@ class Node(NamedTuple):
 
     def ask(self, *command: str | int) -> bytes:
         """What it answers, whatever node of a cluster it is."""
-        with redis.Redis(port=self.port, socket_timeout=10, protocol=2) as client:
+        with redis.Redis(port=self.port, socket_timeout=10, protocol=2, retry=Retry(NoBackoff(), 0)) as client:
             return client.execute_command(*command)  # type: ignore[no-any-return]
 
     def answers(self) -> bool:

@@ -163,7 +163,7 @@ def test_the_users_of_redis_are_printed_without_a_secret() -> None:
     reads, writes = shown.stdout.splitlines()
     assert reads == (
         "ACL SETUSER almanac_reader reset on >PASSWORD resetchannels %R~almanac:* "
-        "-@all +ping +select +cluster|slots +command +get +hget +hgetall +hvals"
+        "-@all +ping +select +cluster|slots +asking +command +get +hget +hgetall +hvals"
     )
     assert writes.startswith("ACL SETUSER almanac_publisher reset on >PASSWORD resetchannels ~almanac:* -@all +ping ")
 

@@ -22,6 +22,7 @@ from jobs.stages import check_inputs, score
 from jobs.training import train
 from jobs.verification import verify
 from lookup.connect import connect
+from lookup.erasing import erase
 from lookup.publisher import Outcome, Publisher
 from lookup.reader import Reader
 from lookup.store import Store
@@ -102,6 +103,40 @@ def test_what_is_served_is_what_the_named_model_says_of_the_stored_features(sett
     features, predictions = pq.read_table(folder / FEATURES), pq.read_table(folder / PREDICTIONS)
     assert features.column("entity_id").equals(predictions.column("entity_id"))
     assert bundle.predict(features).tolist() == predictions.column("score").to_pylist()
+
+
+def test_flights_that_no_run_knew_are_answered_with_the_mean_of_their_group(settings: Settings) -> None:
+    manifest = almanac(settings).manifest
+    folder = Store(settings.store, PIPELINE).run_folder(manifest.run_id)
+    stored = pq.read_table(folder / PREDICTIONS).to_pylist()
+    origin = stored[0]["entity_id"].split(":")[2]
+    scores = [row["score"] for row in stored if row["entity_id"].split(":")[2] == origin]
+    with connect(str(settings.redis_url)) as client:
+        _, (near, far) = Reader(client, PIPELINE).lookup([f"ZZ:1:{origin}:2013-01-05", "ZZ:1:ZZZ:2013-01-05"])
+    assert (near.status, near.segment) == ("prior", "origin")
+    assert near.outputs["score"] == pytest.approx(sum(scores) / len(scores))
+    assert (far.status, far.outputs) == ("default", {"score": 0.25})
+
+
+def test_a_default_of_other_outputs_than_the_model_has_stops_the_run_before_spark(settings: Settings) -> None:
+    rewrite(settings.pipelines / PIPELINE / "pipeline.yaml", ("default: {score: 0.25}", "default: {delay: 0.25}"))
+    with pytest.raises(DeclarationError, match=r"fallback\.default: outputs delay; expected score"):
+        almanac(settings)
+    assert not (settings.store / PIPELINE / "runs").exists()
+
+
+def test_a_run_that_an_entity_was_erased_from_stays_live_and_the_next_is_compared_with_it(settings: Settings) -> None:
+    first = almanac(settings)
+    store = Store(settings.store, PIPELINE)
+    entity = str(pq.read_table(store.run_folder(first.manifest.run_id) / PREDICTIONS).column("entity_id")[0])
+    with connect(str(settings.redis_url)) as client:
+        erase(store, RedisTable(client, PIPELINE), entity, by="ops")
+    again = almanac(settings)
+    assert again.published is not None
+    assert again.published.outcome is Outcome.ALREADY_LIVE
+    assert (again.manifest.counts.scored, again.manifest.counts.erased) == (7 * 60 - 1, 1)
+    assert again.report == first.report
+    assert almanac(settings, NEXT).report.compared_with == first.manifest.run_id
 
 
 def test_a_second_run_does_nothing(settings: Settings) -> None:

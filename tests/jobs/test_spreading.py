@@ -1,4 +1,4 @@
-"""Loading in Spark tasks: the same rows as threads load, the same errors, and no Spark where nothing is to be loaded."""
+"""Loading in Spark tasks: the same rows as threads load, the same errors, and no JVM for nothing."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,10 +53,8 @@ def test_a_version_loaded_in_tasks_is_the_one_that_threads_load(
 ) -> None:
     table, rows = RedisTable(redis_client, "flights"), FileRows(tmp_path / "predictions")
 
-    by_threads, by_tasks = (
-        table.load(head_of(1), rows),
-        table.load(head_of(2), rows, spread=in_tasks(lambda: session)),
-    )
+    by_threads = table.load(head_of(1), rows)
+    by_tasks = table.load(head_of(2), rows, spread=in_tasks(lambda: session))
 
     assert table.count(head_of(2)) == 1000
     assert table.checksum(head_of(2)) == table.checksum(head_of(1))
@@ -68,7 +66,7 @@ def test_what_a_task_refuses_is_refused_with_the_error_itself(
 ) -> None:
     table, rows = RedisTable(redis_client, "flights"), FileRows(tmp_path / "predictions", descending=True)
 
-    with pytest.raises(InputError, match="rows out of order.*ROW_ORDER"):
+    with pytest.raises(InputError, match=r"rows out of order.*ROW_ORDER"):
         table.load(head_of(1), rows, spread=in_tasks(lambda: session))
 
 

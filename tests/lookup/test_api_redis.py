@@ -151,6 +151,93 @@ def test_an_answer_that_a_client_has_already_is_not_sent_again_until_a_new_versi
     assert (moved.status, moved.json["outputs"]) == (200, {"score": 0.75})
 
 
+def test_a_client_may_name_several_answers_that_it_has_or_any(
+    server: Any, redis_client: Client, put_version: PutVersion
+) -> None:
+    put_version(redis_client, 3, {FLIGHT: 0.25})
+    path = f"/v1/flights/{FLIGHT}"
+    etag = server.ask("GET", path).headers["etag"]
+    offered = (f'W/"1.1.exact", {etag}', "*", etag.removeprefix("W/"), 'W/"1.1.exact"', "", etag[:-2])
+
+    assert [server.ask("GET", path, headers={"If-None-Match": tags}).status for tags in offered] == [
+        304, 304, 304, 200, 200, 200,
+    ]  # fmt: skip
+
+
+def test_a_default_is_another_answer_once_its_release_is_too_old(
+    server: Any, redis_client: Client, put_version: PutVersion
+) -> None:
+    head = put_version(redis_client, 3, {FLIGHT: 0.25})
+    etags = []
+    for limits in ({}, {"drop_after_seconds": 60}):
+        _with_priors(redis_client, head, {}, default={"score": 0.9}, **limits)
+        reply = server.ask("GET", "/v1/flights/UA:9")
+        etags.append((reply.json["status"], reply.json["flag"], reply.headers["etag"]))
+
+    assert etags == [("default", None, 'W/"13.13.default"'), ("default", "EXPIRED", 'W/"13.13.defaultEXPIRED"')]
+
+
+def test_no_cache_keeps_an_answer_that_may_change(server: Any, redis_client: Client, put_version: PutVersion) -> None:
+    flagged = server.ask("GET", f"/v1/flights/{FLIGHT}")
+    put_version(redis_client, 3, {FLIGHT: 0.25})
+    unknown = server.ask("GET", "/v1/flights/UA:9")
+
+    assert (flagged.status, flagged.headers["cache-control"]) == (200, "no-cache")
+    assert (unknown.status, unknown.headers["cache-control"]) == (404, "no-cache")
+
+
+def test_clients_of_one_release_alone_open_the_circuit_and_close_it_again(
+    run_server: Any, own_redis: Any, put_version: PutVersion, tmp_path: Path
+) -> None:
+    store = own_redis()
+    with connect(store.url) as client:
+        head = put_version(client, 3, {FLIGHT: 0.25})
+        client.hset("almanac:{flights}:versions", str(head.version), head.model_dump_json())
+    path = f"/v1/flights/{FLIGHT}?release=3"
+    with run_server(tmp_path, store.url, ["flights"]) as server:
+        assert server.ask("GET", path).status == 200
+        store.process.send_signal(signal.SIGSTOP)
+        hung = [server.ask("GET", path) for _ in range(3)]
+        is_open = _metric(server, "almanac_circuit_open")
+        store.process.send_signal(signal.SIGCONT)
+        _wait(lambda: server.ask("GET", path).status == 200)
+        after = [server.ask("GET", path).status for _ in range(10)]
+
+    assert [(reply.status, reply.json["code"], reply.headers["retry-after"]) for reply in hung] == [
+        (503, "STORE_TIMEOUT", "1")
+    ] * 3
+    assert is_open == 1
+    assert after == [200] * 10
+
+
+def test_batches_under_load_never_mix_releases_and_a_flip_is_seen_by_the_next_request(
+    server: Any, redis_client: Client, put_version: PutVersion
+) -> None:
+    ids = [f"UA:{number}" for number in range(200)]
+    put_version(redis_client, 1, dict.fromkeys(ids, 1.0))
+    stopped, batches = threading.Event(), []
+
+    def ask() -> None:
+        while not stopped.is_set():
+            batches.append(server.lookup({"ids": ids}).json)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    seen = []
+    for release in range(2, 22):
+        put_version(redis_client, release, dict.fromkeys(ids, float(release)))
+        seen.append(server.ask("GET", "/v1/flights/UA:7").json["release"])
+    stopped.set()
+    for thread in threads:
+        thread.join()
+
+    assert seen == list(range(2, 22))
+    told = [{(a["release"], a["outputs"].get("score")) for a in batch["answers"]} for batch in batches]
+    assert told == [{(batch["release"], float(batch["release"]))} for batch in batches]
+    assert len({batch["release"] for batch in batches}) > 1
+
+
 def test_redis_hung_killed_emptied_and_back_again_is_flagged_in_bounded_time_and_then_an_answer(
     run_server: Any, own_redis: Any, put_version: PutVersion, tmp_path: Path
 ) -> None:

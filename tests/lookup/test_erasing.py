@@ -3,7 +3,10 @@
 import datetime as dt
 import json
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import pytest
 import redis
 
 from lookup import erasing
-from lookup.erasing import Erased, erase
+from lookup.erasing import Erased, erase, rewrite_log
 from lookup.misses import Misses
 from lookup.publisher import Publisher
 from lookup.reader import Reader
@@ -132,36 +135,116 @@ def test_neither_a_rollback_nor_publishing_again_brings_it_back(
 def test_the_record_of_an_erasure_has_who_and_why_and_not_which(
     runs: list[str], staging: Any, table: RedisTable
 ) -> None:
-    erase(staging.store, table, GONE, by="ops", reason="request 4711")
+    erase(staging.store, table, GONE, by="ops", reason=f"request {GONE}")
+
+    text = (staging.store.folder / "erasures.jsonl").read_text()
+    begun, done = map(json.loads, text.splitlines())
+    assert (begun["event"], begun["by"], begun["reason"]) == ("begun", "ops", "request (erased)")
+    assert (done["event"], done["by"], done["runs"], done["rows"]) == ("done", "ops", 2, 8)
+    assert GONE not in text
+
+
+def test_an_erasure_that_is_killed_is_on_record(
+    runs: list[str], staging: Any, table: RedisTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasing, "_sweep", _dies_at(1, erasing._sweep))
+
+    with pytest.raises(KeyboardInterrupt):
+        erase(staging.store, table, GONE, by="ops", reason="request 4711")
 
     (line,) = (staging.store.folder / "erasures.jsonl").read_text().splitlines()
-    record = json.loads(line)
-    assert (record["by"], record["reason"], record["runs"], record["rows"]) == ("ops", "request 4711", 2, 8)
-    assert GONE not in line
+    assert (json.loads(line)["event"], json.loads(line)["reason"]) == ("begun", "request 4711")
+
+
+def test_two_erasures_at_once_are_both_done(
+    runs: list[str], staging: Any, table: RedisTable, redis_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would wait for the other before it replaces the manifest, if nothing kept them apart."""
+    both, real = threading.Barrier(2), erasing.write_atomically
+
+    def meet(*arguments: Any) -> None:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.5)
+        real(*arguments)
+
+    monkeypatch.setattr(erasing, "write_atomically", meet)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda entity: erase(staging.store, table, entity, by="ops"), (GONE, "UA:67")))
+
+    assert [one.runs for one in found] == [2, 2]
+    assert _everything(staging, redis_client) == []
+    for run_id in runs:
+        manifest = staging.store.verified(run_id)
+        assert (manifest.counts.scored, manifest.counts.erased) == (198, 2)
+        assert staging.store.damage(manifest, "predictions", "features", "quarantine") == []
+
+
+def test_the_append_only_file_of_a_redis_has_it_no_more(
+    staging: Any, own_redis: Callable[..., Any], tmp_path: Path
+) -> None:
+    entity = "somebody-who-is-nobody-else"
+    with redis.Redis.from_url(own_redis().url) as client:
+        table = RedisTable(client, "flights", rows_of=rows_in(staging.store))
+        Publisher(staging.store, table).publish(staging.run(MONDAY, {entity: 0.5}))
+        assert _files_with(entity, tmp_path / "redis-0") != []
+
+        erase(staging.store, table, entity, by="ops")
+        rewrite_log(client)
+
+        deadline = time.monotonic() + 10  # Redis removes the files that it has replaced a little later
+        while _files_with(entity, tmp_path / "redis-0") and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert _files_with(entity, tmp_path / "redis-0") == []
+
+
+def _files_with(text: str, folder: Path) -> list[str]:
+    return [str(path) for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_reports_do_not_tell_what_only_it_had(
+    runs: list[str], staging: Any, table: RedisTable, monkeypatch: pytest.MonkeyPatch, is_killed: bool
+) -> None:
+    (page := staging.store.run_folder(runs[0]) / "report.html").write_text(f"<p>for example {GONE}, UA:6</p>")
+    if is_killed:
+        with monkeypatch.context() as killed:
+            killed.setattr(erasing, "redact", _dies_at(1, erasing.redact))
+            with pytest.raises(KeyboardInterrupt):
+                erase(staging.store, table, GONE, by="ops")
+
+    erase(staging.store, table, GONE, by="ops")
+
+    assert page.read_text() == "<p>for example (erased), UA:6</p>"
 
 
 def test_what_is_not_there_changes_nothing(
     runs: list[str], staging: Any, table: RedisTable, redis_client: Client
 ) -> None:
-    files = {path: path.read_bytes() for path in staging.store.folder.rglob("*") if path.is_file()}
+    files = _files(staging)
     keys = {key: redis_client.dump(key) for key in redis_client.scan_iter()}
 
     assert erase(staging.store, table, "nobody", by="ops") == Erased(0, 0, 0, 0)
 
-    assert {path: path.read_bytes() for path in staging.store.folder.rglob("*") if path.is_file()} == files
+    assert _files(staging) == files
     assert {key: redis_client.dump(key) for key in redis_client.scan_iter()} == keys
+
+
+def _files(staging: Any) -> dict[str, bytes]:
+    found = (path for path in staging.store.folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {str(path): path.read_bytes() for path in found}
 
 
 _STEPS: dict[str, tuple[Any, str, int]] = {
     "before the first new file has its name": (Path, "replace", 1),
     "with one new file": (Path, "replace", 2),
+    "before the reports": (erasing, "redact", 1),
     "before the manifest": (erasing, "write_atomically", 1),
     "before the old files go": (erasing, "_sweep", 1),
     "between old files": (Path, "unlink", 3),
     "between two runs": (erasing, "_erase_from_run", 2),
     "before Redis": (RedisTable, "erase", 1),
     "between versions and heads": (RedisTable, "_amend", 1),
-    "before the record": (erasing, "_audit", 1),
+    "before the record": (erasing._Record, "end", 1),
 }
 
 
@@ -185,7 +268,7 @@ def test_an_erasure_that_is_killed_leaves_sound_runs_and_the_next_one_ends_it(
     head = table.head()
     assert head is not None
     assert (head.entities, table.count(head), _looked_up(redis_client)) == (199, 199, ("unknown", 199))
-    assert not [path for path in staging.store.folder.rglob(".*") if path.is_file()]
+    assert not [path for path in staging.store.folder.rglob(".*") if path.is_file() and path.suffix != ".lock"]
 
 
 def _dies_at(call: int, real: Callable[..., Any]) -> Callable[..., Any]:

@@ -199,6 +199,7 @@ def test_keys_open_their_tables_and_only_so_fast(
         fast = server.ask("GET", path, headers=key)
         open_ = server.ask("GET", "/healthz")
         log = server.log.read_text()
+    named = [json.loads(line).get("key") for line in log.splitlines() if '"route":"entity"' in line]
 
     assert [reply.status for reply in (without, wrong, other, undeclared)] == [401, 401, 403, 403]
     assert len({reply.json["message"] for reply in (without, wrong, other, undeclared)}) == 1
@@ -206,7 +207,19 @@ def test_keys_open_their_tables_and_only_so_fast(
     assert (right.status, batch.status, open_.status) == (200, 200, 200)
     assert (fast.status, fast.json["code"]) == (429, "API_KEY_RATE")
     assert int(fast.headers["retry-after"]) > 1
+    assert named == [None, None, "shop", "shop", "shop", "shop"]
     assert "alm_" not in log
+
+
+def test_a_request_without_a_key_is_told_so_before_its_body_is_looked_at(
+    run_server: Any, redis_url: str, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.yaml"
+    keys.write_text("keys: {}\n")
+    with run_server(tmp_path, redis_url, ["flights"], keys=keys) as server:
+        replies = [server.lookup(body) for body in (b"[" * 1000, b'{"ids": []}', {"ids": ["UA:1"]})]
+
+    assert [(reply.status, reply.json["code"]) for reply in replies] == [(401, "API_KEY")] * 3
 
 
 def test_the_access_log_tells_each_request_with_its_trace_and_no_id(
