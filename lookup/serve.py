@@ -31,8 +31,8 @@ from schemas.head import Serving
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 10
-# How long a connection may be silent, and a request's headers take. Load balancers keep an idle connection for 60 s: this
-# side must not be the first to close it, or it would while a request is on its way.
+# How long a connection may be silent, and a request's headers take. Load balancers keep an idle connection for 60 s:
+# this side must not be the first to close it, or it would while a request is on its way.
 _IDLE_SECONDS = 75
 _ORPHAN_SECONDS = 1.0
 
