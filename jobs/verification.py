@@ -226,7 +226,7 @@ class _Checks:
     def _drift(self) -> list[CheckResult]:
         before = self.before()
         live = before.predictions if before else None
-        levels = self._plan.declared.pipeline.checks.drift
+        levels = self._plan.declared.pipeline.checks.drift.live.scores
         return check_drift(self._measured().predictions, live, outputs=self._outputs, levels=levels)
 
     def _slices(self) -> list[CheckResult]:

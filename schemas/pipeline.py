@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from schemas.checks import Checks, Quarantine, Rule
 from schemas.publication import Fallback, Freshness, Publish
-from schemas.strict import Column, Declared, Name, Share, invalid
+from schemas.strict import Column, Declared, Name, invalid
 
 ColumnType = Literal["string", "int32", "int64", "float32", "float64", "bool", "date", "timestamp"]
 
@@ -30,6 +31,10 @@ class Source(Declared):
     required_days: int | None = Field(None, ge=1, description="How many of these must be there; all, when left out.")
     columns: dict[Column, ColumnType] = Field(
         default={}, description="The schema contract: columns that must be there, with their types."
+    )
+    min_rows: int | None = Field(None, ge=1, description="Rows that must be there, in all files of a run together.")
+    max_age_days: int | None = Field(
+        None, ge=1, description="The newest file was written at most this many days before the logical date."
     )
     forbidden: list[Annotated[str, Field(min_length=1)]] = Field(
         default=[], description="Columns that features.sql may not see: they leak the outcome."
@@ -75,13 +80,6 @@ class Features(Declared):
         if twice := _twice(self.columns):
             raise ValueError(f"declared twice: {', '.join(twice)}")
         return self
-
-
-class Rule(Declared):
-    """A row rule: entities whose row fails it are quarantined, the others go on."""
-
-    name: Name
-    check: str = Field(min_length=1, description="A Spark SQL predicate over key and feature columns; NULL fails.")
 
 
 class Model(Declared):
@@ -156,46 +154,6 @@ class Training(Declared):
         return self
 
 
-class Levels(Declared):
-    """Where a measure is watched and where it stops the run."""
-
-    warn: float = Field(ge=0)
-    fail: float = Field(ge=0)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Levels":
-        if self.warn > self.fail:
-            raise ValueError(f"warn {self.warn} is above fail {self.fail}")
-        return self
-
-
-class Slices(Declared):
-    """Groups whose mean prediction is watched against the live release."""
-
-    columns: list[Column] = Field(min_length=1)
-    min_rows: int = Field(50, ge=1, description="Groups smaller than this are not judged.")
-    shift: Levels = Field(Levels(warn=0.15, fail=0.3), description="Absolute change of the mean prediction.")
-
-
-class Entities(Declared):
-    """How many entities a run must have."""
-
-    min: int = Field(1, ge=1)
-    max_change: float = Field(0.5, gt=0, description="Largest relative change against the live release.")
-
-
-class Checks(Declared):
-    """What a run must pass before it is published."""
-
-    expectations: str = Field("expectations.yaml", description="Great Expectations suites beside this file.")
-    max_quarantined: Share = Field(0.05, description="Share of entities above which the whole run fails.")
-    entities: Entities = Entities()
-    drift: Levels = Field(
-        Levels(warn=0.1, fail=0.25), description="PSI of the predictions against the live release, in nats."
-    )
-    slices: Slices | None = None
-
-
 class Pipeline(Declared):
     """One declared pipeline."""
 
@@ -209,6 +167,7 @@ class Pipeline(Declared):
     sources: dict[Name, Source] = Field(min_length=1)
     features: Features
     rules: list[Rule] = Field([])
+    quarantine: Quarantine = Quarantine()
     models: Models = Models()
     training: Training
     checks: Checks = Checks()
@@ -234,9 +193,14 @@ class Pipeline(Declared):
             raise invalid(found, "entity", "key")
         if self.checks.slices:
             columns = {*self.features.columns, *self.entity.key}
-            if unknown := [column for column in self.checks.slices.columns if column not in columns]:
-                found = f"{', '.join(unknown)} is neither a feature nor a key column"
-                raise invalid(found, "checks", "slices", "columns")
+            slices = self.checks.slices
+            for place, named in (
+                ("columns", slices.columns),
+                ("pairs", [name for pair in slices.pairs for name in pair]),
+            ):
+                if unknown := [column for column in named if column not in columns]:
+                    found = f"{', '.join(unknown)} is neither a feature nor a key column"
+                    raise invalid(found, "checks", "slices", place)
         for position, segment in enumerate(self.fallback.segments):
             if unknown := [column for column in segment if column not in self.entity.key]:
                 found = f"{', '.join(unknown)} is not a key column: {', '.join(self.entity.key)}"

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-Family = Literal["coverage", "quarantine", "expectations", "drift", "slices", "parity", "entities", "inputs"]
+Family = Literal[
+    "inputs", "coverage", "quarantine", "entities", "parity", "expectations", "drift", "slices", "calibration", "churn"
+]
+Baseline = Literal["live", "training"]
 
 
 class Verdict(StrEnum):
@@ -42,12 +45,98 @@ def worst(results: Sequence[CheckResult]) -> Verdict:
     return Verdict.WARN if any(result.verdict is Verdict.WARN for result in results) else Verdict.PASS
 
 
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Interval(_Record):
+    """A measured value and the interval around it, at the declared confidence."""
+
+    value: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+
+
+class DriftMeasure(_Record):
+    """How far one column is from its baseline.
+
+    Attributes:
+        psi: Population stability index, nats, >= 0.
+        js: Jensen-Shannon distance, in [0, 1] (base 2, the square root of the divergence).
+        ks: Kolmogorov-Smirnov distance, in [0, 1]; for categories the total variation distance, which is its like.
+        p_value: Chance of such a distance between two samples of one distribution, over all columns (Holm).
+        verdict: Of the declared measure at its levels; PASS where p_value is above the false alarm rate.
+    """
+
+    column: str
+    kind: Literal["score", "feature"]
+    baseline: Baseline
+    psi: FiniteFloat
+    js: FiniteFloat
+    ks: FiniteFloat
+    p_value: FiniteFloat
+    rows: int
+    baseline_rows: int
+    mean: FiniteFloat | None = None
+    baseline_mean: FiniteFloat | None = None
+    verdict: Verdict
+
+
+class SliceMeasure(_Record):
+    """One group of a slice.
+
+    Attributes:
+        columns: What is grouped by; one column or a pair.
+        values: The group's value of each.
+        rows: With a finite prediction.
+        mean: Of the first output.
+        live_mean: Of the same group in the live release.
+        positive_rate: Share of rows from `positive_at` up.
+        selection_ratio: That rate over the one of the group with the highest.
+    """
+
+    columns: tuple[str, ...]
+    values: tuple[str, ...]
+    rows: int
+    mean: Interval
+    live_mean: FiniteFloat | None = None
+    positive_rate: Interval | None = None
+    selection_ratio: Interval | None = None
+
+
+class CalibrationMeasure(_Record):
+    """One group of an earlier release whose outcomes are known by now; no columns: all of its rows.
+
+    Attributes:
+        predicted: Mean of the first output.
+        observed: Mean label, with its interval.
+    """
+
+    columns: tuple[str, ...]
+    values: tuple[str, ...]
+    rows: int
+    predicted: FiniteFloat
+    observed: Interval
+
+
+class Stage(_Record):
+    """A part of the run: how long it took, and how many rows went in and came out."""
+
+    name: str
+    seconds: FiniteFloat | None = None
+    rows_in: int | None = None
+    rows_out: int | None = None
+
+
 class Report(BaseModel):
     """`report.json` of a run, written whatever the verdict.
 
     Attributes:
         content: The content digest of the predictions that were checked; publish loads no others.
         compared_with: The live release's run that drift and slices were measured against.
+        off: Kinds of checks that were switched off, each with its reason.
+        calibrated: The run whose outcomes `calibration` tells; None where there is none to tell of.
+        data_docs: The page of Great Expectations' Data Docs, relative to the run's folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +149,13 @@ class Report(BaseModel):
     compared_with: str | None
     verdict: Verdict
     checks: tuple[CheckResult, ...]
+    off: dict[str, str] = {}
+    drift: tuple[DriftMeasure, ...] = ()
+    slices: tuple[SliceMeasure, ...] = ()
+    calibration: tuple[CalibrationMeasure, ...] = ()
+    calibrated: str | None = None
+    stages: tuple[Stage, ...] = ()
+    data_docs: str | None = None
 
     @model_validator(mode="after")
     def _agrees(self) -> "Report":

@@ -3,7 +3,7 @@
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's users know it by
 
-from schemas.pipeline import Entities
+from schemas.checks import Entities
 from schemas.report import CheckResult, Verdict
 from schemas.run import ENTITY_ID, Counts, Parity
 from validation.profile import NumericProfile, Profile

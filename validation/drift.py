@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from schemas.pipeline import Levels
+from schemas.checks import Levels
 from schemas.report import CheckResult, Verdict
 from validation import sketch
-from validation.gate import at_levels, not_evaluated
+from validation.gate import at_levels, in_words, not_evaluated
 from validation.profile import NumericProfile, Profile
 from validation.sketch import Floats, Sketch
 
@@ -62,7 +62,7 @@ def check_drift(current: Profile, live: Profile | None, *, outputs: Sequence[str
 
 def _check_output(output: str, current: Profile, live: Profile | None, levels: Levels) -> CheckResult:
     name = f"drift of {output}"
-    expected = f"PSI of at most {levels.warn:g} against the live release; it fails above {levels.fail:g}"
+    expected = f"PSI against the live release: {in_words(levels)}"
     now = _numbers(current, output, "this run")
     before = None if live is None else _numbers(live, output, "the live release")
     if isinstance(now, str):

@@ -4,8 +4,8 @@ import logging
 import math
 from collections.abc import Callable, Collection, Sequence
 
+from schemas.checks import Levels
 from schemas.errors import AlmanacError
-from schemas.pipeline import Levels
 from schemas.report import CheckResult, Family, Verdict, worst
 
 logger = logging.getLogger(__name__)
@@ -20,10 +20,17 @@ def judge(results: Sequence[CheckResult], *, required: Collection[Family]) -> Ve
 
 
 def at_levels(value: float, levels: Levels) -> Verdict:
-    """PASS up to and including `warn`, WARN up to and including `fail`, else FAIL; NaN is FAIL."""
-    if not value <= levels.fail or not math.isfinite(value):
+    """PASS up to and including `warn`, WARN up to and including `fail` (or without end), else FAIL; NaN is FAIL."""
+    if not math.isfinite(value) or (levels.fail is not None and value > levels.fail):
         return Verdict.FAIL
     return Verdict.PASS if value <= levels.warn else Verdict.WARN
+
+
+def in_words(levels: Levels) -> str:
+    """The levels as a clause: `at most 0.1; it fails above 0.25`."""
+    return f"at most {levels.warn:g}; " + (
+        "above it warns" if levels.fail is None else f"it fails above {levels.fail:g}"
+    )
 
 
 def not_evaluated(name: str, family: Family, *, observed: str, expected: str) -> CheckResult:

@@ -6,8 +6,8 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's users know it by
 
+from schemas.checks import Rule
 from schemas.keys import MAX_ID_BYTES
-from schemas.pipeline import Rule
 from schemas.run import ENTITY_ID, REASONS
 from validation.analysis import analysis_errors
 

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
+from schemas.checks import Slices
 from schemas.errors import InputError, Problem
-from schemas.pipeline import Slices
 from schemas.report import CheckResult, Verdict
-from validation.gate import at_levels, not_evaluated
+from validation.gate import at_levels, in_words, not_evaluated
 
 MAX_VALUES = 1000
 NULL = "(null)"
@@ -82,7 +82,7 @@ def check_slices(current: SliceMeans, live: SliceMeans | None, declared: Slices)
 
 def _check_column(column: str, current: SliceMeans, live: SliceMeans | None, declared: Slices) -> CheckResult:
     name, least, shift = f"slices by {column}", declared.min_rows, declared.shift
-    expected = f"means of groups of {least} rows or more move by at most {shift.warn:g}; it fails above {shift.fail:g}"
+    expected = f"means of groups of {least} rows or more move by {in_words(shift)}"
     now, before = (side.columns.get(column, {}) if side else {} for side in (current, live))
     judged = [value for value in now if value in before and min(now[value].rows, before[value].rows) >= least]
     problem = _problem(now, f"{column} of this run")

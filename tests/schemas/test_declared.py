@@ -147,7 +147,7 @@ BAD: dict[str, tuple[Mutation, str, str]] = {
     "1e999": (
         swap("fail: 0.5", "fail: 1e999"),
         "CFG_NOT_FINITE",
-        r":LINE: checks\.drift\.fail: 1e999; expected a finite",
+        r":LINE: checks\.drift\.live\.scores\.fail: 1e999; expected a finite",
     ),
     "1e999 in a suite": (
         swap("500", "1e999", SUITES),
@@ -233,7 +233,7 @@ BAD: dict[str, tuple[Mutation, str, str]] = {
     "warn above fail": (
         swap("fail: 0.5", "fail: 0.05"),
         "CFG_INVALID",
-        r":LINE: checks\.drift: warn 0\.1 is above fail 0\.05",
+        r":LINE: checks\.drift\.live\.scores: warn 0\.1 is above fail 0\.05",
     ),
     "a split of two kinds": (
         swap("at: 2013-07-01}", "at: 2013-07-01, holdout_share: 0.2}"),

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from schemas.pipeline import Features, Levels, Pipeline, Source, Split, Training
+from schemas.checks import Drift
+from schemas.pipeline import Features, Pipeline, Source, Split, Training
 
 SPLIT = {"holdout_share": 0.2}
 LEAST: dict[str, Any] = {
@@ -24,7 +25,7 @@ LEAST: dict[str, Any] = {
 def test_the_least_declaration_has_safe_defaults() -> None:
     pipeline = Pipeline.model_validate(LEAST)
     assert (pipeline.schedule, pipeline.models.champion.bundle, pipeline.publish.keep) == ("@daily", "latest", 3)
-    assert (pipeline.checks.max_quarantined, pipeline.checks.drift) == (0.05, Levels(warn=0.1, fail=0.25))
+    assert (pipeline.checks.max_quarantined, pipeline.checks.drift) == (0.05, Drift())
 
 
 def test_a_declaration_is_frozen() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.pipeline import Levels
+from schemas.checks import Levels
 from schemas.report import CheckResult, Verdict
 from validation.drift import check_drift, psi, score_drift
 from validation.profile import NumericProfile, Profile, profile_batches
@@ -109,7 +109,7 @@ def test_the_verdict_follows_the_levels() -> None:
     warned = drift_of(live**1.35, live)
     assert warned.verdict is Verdict.WARN
     assert warned.observed.startswith("PSI 0.1")
-    assert warned.expected == "PSI of at most 0.1 against the live release; it fails above 0.25"
+    assert warned.expected == "PSI against the live release: at most 0.1; it fails above 0.25"
     assert drift_of(live**2, live).verdict is Verdict.FAIL
 
 

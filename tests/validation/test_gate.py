@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from schemas.checks import Levels
 from schemas.errors import InputError, Problem
-from schemas.pipeline import Levels
 from schemas.report import CheckResult, Family, Verdict
 from validation.gate import at_levels, evaluated, judge
 

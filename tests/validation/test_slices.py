@@ -3,8 +3,8 @@ import math
 import pyarrow as pa
 import pytest
 
+from schemas.checks import Levels, Slices
 from schemas.errors import InputError
-from schemas.pipeline import Levels, Slices
 from schemas.report import CheckResult, Verdict
 from validation.slices import SliceMean, SliceMeans, check_slices, measure_slices, merge
 
