@@ -12,6 +12,7 @@ from schemas.declared import DeclaredPipeline
 from schemas.errors import DeclarationError, Problem
 from schemas.pipeline import Source
 from validation.analysis import analysis_errors
+from validation.quarantine import failed, judge_inputs, passed
 
 _KEY_TYPES = (T.StringType, T.IntegralType, T.DateType)
 
@@ -30,10 +31,25 @@ def read_source(spark: SparkSession, source: Source, snapshot: SourceSnapshot) -
     return reader.schema(schema).parquet(*paths)
 
 
-def register_sources(spark: SparkSession, declared: DeclaredPipeline, snapshot: Snapshot) -> None:
-    """Make each source a temporary view, without the columns that the features may not see."""
-    for name, source in declared.pipeline.sources.items():
-        read_source(spark, source, snapshot.sources[name]).drop(*source.forbidden).createOrReplaceTempView(name)
+def register_sources(spark: SparkSession, declared: DeclaredPipeline, snapshot: Snapshot) -> DataFrame | None:
+    """Make each source a temporary view, without the columns that the features may not see.
+
+    Returns:
+        The rows of the entity source that input rules keep from features.sql, with their reasons; None where there is
+        no such rule.
+
+    Raises:
+        DeclarationError: an input rule is not a predicate over the entity source's columns.
+    """
+    pipeline, aside = declared.pipeline, None
+    rules = [rule for rule in pipeline.rules if rule.on == "inputs"]
+    for name, source in pipeline.sources.items():
+        view = read_source(spark, source, snapshot.sources[name]).drop(*source.forbidden)
+        if rules and name == pipeline.entity.source:
+            judged = judge_inputs(view, pipeline.entity.key, rules, where=f"{declared.name}/pipeline.yaml")
+            view, aside = passed(judged).select(view.columns), failed(judged)
+        view.createOrReplaceTempView(name)
+    return aside
 
 
 def query_features(spark: SparkSession, declared: DeclaredPipeline, date: dt.date) -> DataFrame:

@@ -91,7 +91,11 @@ def _session(plan: Plan) -> "SparkSession":
 
 def _counts(manifest: RunManifest) -> str:
     counts = manifest.counts
-    aside = f", {counts.quarantined:,} quarantined" if counts.quarantined else ""
+    aside = "".join(
+        f", {count:,} {word}"
+        for count, word in ((counts.carried, "carried over"), (counts.quarantined, "quarantined"))
+        if count
+    )
     return f"{counts.scored:,} of {counts.entities:,} entities{aside}"
 
 

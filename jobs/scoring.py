@@ -1,53 +1,62 @@
 """Scoring on Spark: features in, sorted and bucketed prediction files out, the same bytes every time."""
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's users know it by
+from pyspark.sql import types as T  # noqa: N812
 
-from jobs.bundles import Bundle, proven_bundle
-from lookup.writer import SteadyWriter, write_rows
-from schemas.errors import AlmanacError, InputError, Problem
+from jobs.bundles import Bundle
+from jobs.tasks import BUCKET, FILE, NOTE, Predict, QuarantineTask, Scoring
+from schemas.checks import Rule
+from schemas.errors import InputError, Problem
 from schemas.keys import bucket_count
-from schemas.run import CHAMPION, ENTITY_ID, FEATURES, PREDICTIONS, QUARANTINE, SCORED, DataFile, Parity
+from schemas.run import ENTITY_ID, FEATURES, INPUT_ROW, REASONS, STAGE, DataFile, Parity
+from validation.analysis import analysis_errors
+from validation.quarantine import listed, rule_reasons
 
 ROWS_PER_FILE = 250_000
-_BUCKET = "__bucket"
-_FILE = "__file"
-_RECORD = pa.schema([("record", pa.string())])
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What the tasks wrote and proved."""
+    """What the tasks wrote and proved.
+
+    Attributes:
+        files: Predictions, features, and what was set aside for its prediction.
+        rows: Scored.
+        aside: Rows that were set aside for their prediction.
+        reasons: Reason -> such rows.
+    """
 
     files: tuple[DataFile, ...]
     parity: tuple[Parity, ...]
+    rows: int
+    aside: int
+    reasons: Counter[str]
 
 
-def prediction_schema(outputs: tuple[str, ...]) -> pa.Schema:
-    """Columns of a prediction file: the entity id, the outputs, and how the entity was routed."""
-    return pa.schema(
-        [
-            pa.field(ENTITY_ID, pa.string(), nullable=False),
-            *(pa.field(name, pa.float64()) for name in outputs),
-            *(pa.field(name, pa.string(), nullable=False) for name in ("model", "variant", "status")),
-        ]
-    )
-
-
-def score(features: DataFrame, rows: int, bundle: Bundle, folder: Path, *, buckets: int) -> Scored:
+def score(
+    features: DataFrame,
+    rows: int,
+    bundle: Bundle,
+    folder: Path,
+    *,
+    buckets: int,
+    rules: Sequence[Rule] = (),
+    where: str,
+) -> Scored:
     """Score every row and write it, with its features beside it, under `folder`.
 
     The number of files and their order follow from the rows alone: a row goes to the file of its bucket, and is sorted
-    there by bucket and entity id. How Spark had the rows partitioned before leaves no trace.
+    there by bucket and entity id. How Spark had the rows partitioned before leaves no trace. A row whose prediction is
+    not finite, or does not meet a rule, is quarantined.
 
     Args:
         features: ENTITY_ID and the feature columns, ids distinct.
@@ -55,45 +64,88 @@ def score(features: DataFrame, rows: int, bundle: Bundle, folder: Path, *, bucke
         bundle: The champion.
         folder: On a file system that every executor shares.
         buckets: Of the lookup table.
+        rules: Over key, features and outputs.
+        where: How errors name the declaration.
 
     Raises:
         InputError: a worker could not trust the bundle or read a feature.
+        DeclarationError: a rule is not a predicate over these columns.
     """
-    task = _ScoreTask(bundle.folder, bundle.digest, folder)
-    records = _run(_bucketed(features, buckets, _file_count(rows)), task)
-    parity = [Parity.model_validate(record["parity"]) for record in records]
+    outputs = tuple(output.name for output in bundle.manifest.outputs)
+    placed = _bucketed(features, buckets, file_count(rows))
+    predict = Predict(bundle.folder, bundle.digest)
+    if rules:
+        # Through the JVM and back, because Spark alone knows what its SQL means. The rows keep their places.
+        added = [*(T.StructField(name, T.DoubleType()) for name in outputs), T.StructField(NOTE, T.StringType())]
+        predicted = placed.mapInArrow(predict, T.StructType([*placed.schema.fields, *added]))
+        judged = predicted.withColumn(REASONS, listed(rule_reasons(predicted, rules, where=where)))
+        with analysis_errors(f"{where}: rules"):
+            records = _run(judged, Scoring(folder, bundle.id, outputs, None))
+    else:
+        records = _run(placed, Scoring(folder, bundle.id, outputs, predict))
     proven = Parity(
         model=bundle.id,
         rows=bundle.manifest.training.holdout_rows,
-        max_abs_difference=max((one.max_abs_difference for one in parity), default=0.0),
-        workers=len(parity),
+        max_abs_difference=max((record["difference"] for record in records), default=0.0),
+        workers=len(records),
     )
-    return Scored(_files(records), (proven,))
+    return Scored(
+        _files(records),
+        (proven,),
+        rows=sum(record["rows"] for record in records),
+        aside=sum(record["aside"] for record in records),
+        reasons=sum((Counter(record["reasons"]) for record in records), Counter()),
+    )
 
 
-def set_aside(failed: DataFrame, rows: int, folder: Path) -> tuple[DataFile, ...]:
-    """Write quarantined rows with their reasons under `folder`."""
+def set_aside(
+    failed: DataFrame, inputs: DataFrame | None, rows: int, folder: Path, *, outputs: Sequence[str]
+) -> tuple[DataFile, ...]:
+    """Write the rows that were not scored, with their reasons and what is known of them, under `folder`.
+
+    Args:
+        failed: ENTITY_ID, key and features and REASONS of rows that a rule of features set aside.
+        inputs: ENTITY_ID, the source's columns and REASONS of those that an input rule did.
+        rows: Of both.
+        folder: Of the run.
+        outputs: Columns that these rows do not have yet, so that all quarantine files have the same.
+    """
     if rows == 0:
         return ()
-    ordered = failed.select(ENTITY_ID, *(name for name in failed.columns if name != ENTITY_ID))
-    spread = _bucketed(ordered.fillna("", [ENTITY_ID]), bucket_count(rows), _file_count(rows))
-    return _files(_run(spread, _QuarantineTask(folder)))
+    known = [name for name in failed.columns if name not in (ENTITY_ID, REASONS)]
+    kinds = {name: failed.schema[name].dataType.simpleString() for name in known}
+    none = [F.lit(None).cast("double").alias(name) for name in outputs]
+    row = F.lit(None).cast("string").alias(INPUT_ROW)
+    frame = failed.select(ENTITY_ID, F.lit(FEATURES).alias(STAGE), REASONS, *known, *none, row)
+    if inputs is not None:
+        source = [name for name in inputs.columns if name not in (ENTITY_ID, REASONS)]
+        values = [
+            F.expr(f"try_cast(`{name}` AS {kind})" if name in source else f"CAST(NULL AS {kind})").alias(name)
+            for name, kind in kinds.items()
+        ]
+        row = F.to_json(F.struct(*(F.col(f"`{name}`") for name in source))).alias(INPUT_ROW)
+        frame = frame.unionByName(inputs.select(ENTITY_ID, F.lit("inputs").alias(STAGE), REASONS, *values, *none, row))
+    return _files(
+        _run(_bucketed(frame.fillna("", [ENTITY_ID]), bucket_count(rows), file_count(rows)), QuarantineTask(folder))
+    )
 
 
-def _file_count(rows: int) -> int:
+def file_count(rows: int) -> int:
     return max(1, -(-rows // ROWS_PER_FILE))
 
 
 def _bucketed(frame: DataFrame, buckets: int, files: int) -> DataFrame:
     bucket = F.crc32(F.col(ENTITY_ID).cast("binary")) % buckets
     # Whole ranges of buckets to a file; integer arithmetic, so that no rounding can differ.
-    file = F.expr(f"CAST(({_BUCKET} * {files}) DIV {buckets} AS INT)")
-    placed = frame.withColumn(_BUCKET, bucket).withColumn(_FILE, file)
+    file = F.expr(f"CAST(({BUCKET} * {files}) DIV {buckets} AS INT)")
+    placed = frame.withColumn(BUCKET, bucket).withColumn(FILE, file)
     everything = [name for name in frame.columns if name != ENTITY_ID]
-    return placed.repartitionById(files, _FILE).sortWithinPartitions(_BUCKET, ENTITY_ID, *everything)
+    return placed.repartitionById(files, FILE).sortWithinPartitions(BUCKET, ENTITY_ID, *everything)
 
 
-def _run(frame: DataFrame, task: "_Task") -> list[dict[str, Any]]:
+def _run(
+    frame: DataFrame, task: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+) -> list[dict[str, Any]]:
     """One record of each task that had rows."""
     rows = frame.mapInArrow(task, "record string").collect()
     records: list[dict[str, Any]] = [json.loads(row.record) for row in rows]
@@ -106,62 +158,3 @@ def _run(frame: DataFrame, task: "_Task") -> list[dict[str, Any]]:
 def _files(records: list[dict[str, Any]]) -> tuple[DataFile, ...]:
     files = [DataFile.model_validate(file) for record in records for file in record["files"]]
     return tuple(sorted(files, key=lambda file: file.path))
-
-
-class _Task(ABC):
-    """What a Python worker does with one partition: it writes files, and answers with one record about them."""
-
-    @abstractmethod
-    def write(self, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
-        """Write the rows to files of that name. Schema and batches are without the columns that placed the rows."""
-
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        first = next((batch for batch in batches if batch.num_rows), None)
-        if first is None:
-            return
-        kept = [name for name in first.schema.names if name not in (_BUCKET, _FILE)]
-        name = f"part-{first.column(_FILE)[0].as_py():05}.parquet"
-        rows = (batch.select(kept) for batch in chain([first], batches))
-        try:
-            record = self.write(name, first.select(kept).schema, rows)
-        except AlmanacError as err:
-            # It travels in the record, because Spark would turn the exception into text.
-            record = {"problems": err.problems}
-        yield pa.RecordBatch.from_pylist([{"record": json.dumps(record)}], _RECORD)
-
-
-@dataclass(frozen=True, slots=True)
-class _ScoreTask(_Task):
-    """Scores the rows, and writes predictions and features side by side."""
-
-    bundle: Path
-    digest: str
-    folder: Path
-
-    def write(self, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
-        bundle, difference = proven_bundle(self.bundle, self.digest)
-        outputs = prediction_schema(tuple(output.name for output in bundle.manifest.outputs))
-        with (
-            SteadyWriter(self.folder / PREDICTIONS, name, outputs) as predictions,
-            SteadyWriter(self.folder / FEATURES, name, schema) as features,
-        ):
-            for batch in batches:
-                routed = [pa.repeat(value, batch.num_rows) for value in (bundle.id, CHAMPION, SCORED)]
-                columns = [batch.column(ENTITY_ID), pa.array(bundle.predict(batch)), *routed]
-                predictions.write(pa.RecordBatch.from_arrays(columns, schema=outputs))
-                features.write(batch)
-            files = [predictions.finish(), features.finish()]
-        proven = Parity(
-            model=bundle.id, rows=bundle.manifest.training.holdout_rows, max_abs_difference=difference, workers=1
-        )
-        return {"files": [file.model_dump() for file in files], "parity": proven.model_dump()}
-
-
-@dataclass(frozen=True, slots=True)
-class _QuarantineTask(_Task):
-    """Writes the rows that were set aside."""
-
-    folder: Path
-
-    def write(self, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
-        return {"files": [write_rows(self.folder / QUARANTINE, name, schema, batches).model_dump()]}

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.bundles import Bundle, check_promises, find_bundle, open_bundle
+from jobs.carrying import base_run
 from jobs.snapshot import Snapshot, take_snapshot
 from lookup.store import Store
 from schemas.content import canonical_json, sha256_text, write_atomically
 from schemas.declared import DeclaredPipeline, load_pipeline
 from schemas.errors import BlockedError, DeclarationError, InputError, Problem
-from schemas.head import ColumnSpec
-from schemas.keys import bucket_count
 from schemas.report import Report, Verdict
 from schemas.run import (
     CHAMPION,
@@ -28,15 +27,13 @@ from schemas.run import (
     PRIORS,
     QUARANTINE,
     RUN_FORMAT,
-    Counts,
     RunManifest,
 )
-from schemas.serving import serving_of
 from schemas.settings import Settings
 from schemas.sql import check_sql
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +53,7 @@ class Plan:
     date: dt.date
     snapshot: Snapshot
     bundle: Bundle
+    base: RunManifest | None = None  # whose predictions are carried, where that is declared
 
     @property
     def store(self) -> Store:
@@ -65,6 +63,8 @@ class Plan:
     def run_id(self) -> str:
         """`<date>-<12 hex>` of all that decides the predictions: same content, same run."""
         content = [RUN_FORMAT, self.declared.digest, {CHAMPION: self.bundle.digest}, self.snapshot.digest]
+        if self.base:
+            content.append({"carried from": self.base.run_id})
         return f"{self.date.isoformat()}-{sha256_text(canonical_json(content))[:12]}"
 
 
@@ -83,15 +83,22 @@ def check_inputs(settings: Settings, pipeline: str, date: dt.date) -> Plan:
     bundle = open_bundle(
         find_bundle(store.bundles, reference, where=f"{pipeline}/pipeline.yaml: models.champion.bundle")
     )
-    _check_default(declared, bundle)
+    _check_outputs(declared, bundle)
     check_promises(bundle, {str(name): floor for name, floor in declared.pipeline.training.floors.items()})
-    return Plan(settings=settings, declared=declared, date=date, snapshot=snapshot, bundle=bundle)
+    base = base_run(store, date) if declared.pipeline.quarantine.serve == "carried" else None
+    return Plan(settings=settings, declared=declared, date=date, snapshot=snapshot, bundle=bundle, base=base)
 
 
-def _check_default(declared: DeclaredPipeline, bundle: Bundle) -> None:
-    """Refuse a default of other outputs than the model has: readers would get now one shape, now the other."""
-    default = declared.pipeline.fallback.default
+def _check_outputs(declared: DeclaredPipeline, bundle: Bundle) -> None:
+    """Refuse a default of other outputs than the model has: readers would get now one shape, now the other.
+
+    And a feature named as an output: a rule could mean either.
+    """
+    pipeline, default = declared.pipeline, declared.pipeline.fallback.default
     outputs = {output.name for output in bundle.manifest.outputs}
+    if twice := outputs & {*pipeline.features.columns, *pipeline.entity.key}:
+        where, found = f"{declared.name}/pipeline.yaml: features", f"{', '.join(sorted(twice))} is the model's output"
+        raise DeclarationError(Problem("CFG_INVALID", where, found, "another name for the column"))
     if default is not None and set(default) != outputs:
         where = f"{declared.name}/pipeline.yaml: fallback.default"
         raise DeclarationError(
@@ -127,7 +134,9 @@ def score(plan: Plan, spark: GetSpark) -> RunManifest:
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{_STAGING}{run_id}-"))
     staging.chmod(0o755)
     try:
-        manifest = _score_into(staging, plan, spark())
+        from jobs.staging import stage  # it loads Spark, which a run that is already done does not need
+
+        manifest = stage(staging, plan, spark())
         write_atomically(staging / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
         manifest = _whole(store, run_id) or _move_into_place(staging, store, manifest)
     finally:
@@ -140,91 +149,6 @@ def score(plan: Plan, spark: GetSpark) -> RunManifest:
         sum(manifest.seconds.values()),
     )
     return manifest
-
-
-def _score_into(folder: Path, plan: Plan, spark: "SparkSession") -> RunManifest:
-    from jobs.features import query_features, register_sources
-    from jobs.priors import write_priors
-    from jobs.scoring import score as score_rows
-    from jobs.scoring import set_aside
-    from validation.analysis import analysis_errors
-    from validation.quarantine import failed, judge_rows, passed
-
-    clock = time.monotonic
-    started = clock()
-    pipeline = plan.declared.pipeline
-    register_sources(spark, plan.declared, plan.snapshot)
-    features = query_features(spark, plan.declared, plan.date)
-    judged = judge_rows(
-        features, pipeline.entity.key, pipeline.rules, where=f"{plan.declared.name}/pipeline.yaml"
-    ).persist()
-    try:
-        with analysis_errors(f"{plan.declared.name}/{pipeline.features.sql}"):
-            counts, aside = _count(judged)
-        counted = clock()
-        buckets = bucket_count(counts.scored, pipeline.publish.entities_per_bucket)
-        scored = score_rows(passed(judged), counts.scored, plan.bundle, folder, buckets=buckets)
-        quarantined = set_aside(failed(judged), aside, folder)
-    finally:
-        judged.unpersist()
-    serving = serving_of(pipeline)
-    priors = write_priors(
-        folder,
-        scored.files,
-        key=serving.key,
-        segments=serving.segments,
-        outputs=[output.name for output in plan.bundle.manifest.outputs],
-        min_rows=pipeline.fallback.min_rows,
-    )
-    predictions = [file for file in scored.files if file.path.startswith(f"{PREDICTIONS}/")]
-    return RunManifest(
-        pipeline=plan.declared.name,
-        run_id=plan.run_id,
-        date=plan.date,
-        scored_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
-        declaration=plan.declared.digest,
-        models={CHAMPION: plan.bundle.id},
-        outputs=tuple(ColumnSpec(name=output.name, type=output.type) for output in plan.bundle.manifest.outputs),
-        layout=pipeline.publish.layout,
-        serving=serving,
-        buckets=buckets,
-        counts=counts,
-        content=sha256_text(canonical_json([file.sha256 for file in predictions])),
-        files=(*scored.files, *quarantined, *priors),
-        sources=plan.snapshot.fingerprints,
-        parity=scored.parity,
-        seconds={"features": round(counted - started, 3), "score": round(clock() - counted, 3)},
-    )
-
-
-def _count(judged: "DataFrame") -> tuple[Counts, int]:
-    """The counts of the run, and how many rows are set aside: several may be of one entity."""
-    from pyspark.sql import functions as F  # noqa: N812
-
-    from schemas.run import ENTITY_ID, REASONS
-    from validation.quarantine import COPIES
-
-    totals = judged.agg(
-        F.count_if(F.size(REASONS) == 0).alias("scored"),
-        F.count_if(F.size(REASONS) > 0).alias("aside"),
-        F.count_distinct(F.when(F.size(REASONS) > 0, F.col(ENTITY_ID))).alias("keys"),
-        F.count_if(F.col(ENTITY_ID).isNull()).alias("keyless"),
-        F.coalesce(F.sum(F.col(COPIES) - 1), F.lit(0)).alias("collapsed"),
-    ).first()
-    if totals is None:
-        raise InputError(Problem("IN_EMPTY", "features.sql", "no answer", "rows"))
-    by_reason = (
-        judged.select(F.explode(REASONS).alias("reason")).groupBy("reason").count().collect() if totals["aside"] else []
-    )
-    quarantined = totals["keys"] + totals["keyless"]
-    counts = Counts(
-        entities=totals["scored"] + quarantined,
-        scored=totals["scored"],
-        quarantined=quarantined,
-        collapsed=totals["collapsed"],
-        reasons={row["reason"]: row["count"] for row in sorted(by_reason, key=lambda row: str(row["reason"]))},
-    )
-    return counts, int(totals["aside"])
 
 
 def _clear_leftovers(runs: Path) -> None:

@@ -104,7 +104,8 @@ def _labelled(
         parts.append(query_features(spark, declared, start))
     features = reduce(DataFrame.unionByName, parts)
     where = f"{declared.name}/pipeline.yaml"
-    rows = passed(judge_rows(features, pipeline.entity.key, pipeline.rules, where=where))
+    rules = [rule for rule in pipeline.rules if rule.on == "features"]
+    rows = passed(judge_rows(features, pipeline.entity.key, rules, where=where))
     with analysis_errors(f"{declared.name}/{pipeline.features.sql}"):
         return rows.join(labels, ENTITY_ID).toArrow().sort_by(ENTITY_ID)
 

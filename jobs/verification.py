@@ -260,7 +260,10 @@ class _Checks:
         listed = source.select(entity_id_column(pipeline.entity.key).alias(ENTITY_ID))
         folder = self._plan.store.run_folder(self._manifest.run_id)
         aside = spark.read.parquet(str(folder / QUARANTINE)) if self._manifest.files_in(QUARANTINE) else None
-        return check_coverage(listed, spark.read.parquet(str(folder / PREDICTIONS)), aside)
+        counts = self._manifest.counts
+        return check_coverage(
+            listed, spark.read.parquet(str(folder / PREDICTIONS)), aside, counts, erased=counts.erased
+        )
 
 
 def _check_inputs(plan: Plan, manifest: RunManifest) -> CheckResult:

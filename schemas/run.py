@@ -22,7 +22,10 @@ REASONS = "reasons"
 ROUTE_COLUMNS = ("model", "variant", "status")
 SCORED_AT = "scored_at"  # a column only where rows were carried over: their own time, in seconds since 1970, else nil
 CHAMPION = "champion"
-SCORED, CARRIED = "scored", "carried"
+SCORED, CARRIED, WITHHELD = "scored", "carried", "withheld"
+# Columns of a quarantine file, beside key, features and outputs, where the row came that far.
+STAGE = "stage"
+INPUT_ROW = "input_row"  # the source's row as JSON, of what input rules set aside
 
 
 class _Record(BaseModel):
@@ -48,14 +51,38 @@ class SourceFile(_Record):
 
 
 class Counts(_Record):
-    """Every entity is accounted for: entities = scored + quarantined + erased."""
+    """Every entity is accounted for: entities = scored + carried + quarantined + erased."""
 
     entities: int
     scored: int
-    quarantined: int
+    quarantined: int = Field(description="Set aside, and not served.")
     collapsed: int = Field(description="Identical duplicate rows that were kept once.")
-    reasons: dict[str, int] = {}
+    carried: int = Field(0, description="Set aside, and served their last good prediction.")
+    withheld: int = Field(0, description="Of the quarantined, those with a row that says so to readers.")
+    reasons: dict[str, int] = Field({}, description="Reason -> rows that were set aside for it.")
     erased: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Of the prediction files."""
+        return self.scored + self.carried + self.withheld
+
+    @property
+    def set_aside(self) -> int:
+        return self.carried + self.quarantined
+
+
+class CarriedFrom(_Record):
+    """Where the last good predictions of a run's quarantined entities are from.
+
+    Attributes:
+        models: Bundles that made them, beside those of the run.
+        variants: Their variants.
+    """
+
+    run_id: str
+    models: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
 
 
 class Parity(_Record):
@@ -84,6 +111,8 @@ class RunManifest(_Record):
     verified_content: str | None = Field(None, description="What was verified, before entities were erased.")
     layout: Layout = "bucket"
     serving: Serving = Serving()
+    carried_from: CarriedFrom | None = None
+    off: dict[str, str] = Field({}, description="Kinds of checks that are switched off, each with its reason.")
     files: tuple[DataFile, ...]
     sources: tuple[SourceFile, ...]
     parity: tuple[Parity, ...]
@@ -94,10 +123,17 @@ class RunManifest(_Record):
 
 
 def columns_of(manifest: RunManifest) -> tuple[ColumnSpec, ...]:
-    """The columns of a published row: the outputs, then how the entity was routed."""
+    """The columns of a published row: the outputs, how the entity was routed, and its own time where some have one."""
+    before = manifest.carried_from or CarriedFrom(run_id="")
+    models = {*manifest.models.values(), *before.models}
     return (
         *manifest.outputs,
-        ColumnSpec(name="model", type="enum", values=tuple(sorted(set(manifest.models.values())))),
-        ColumnSpec(name="variant", type="enum", values=tuple(sorted(manifest.models))),
-        ColumnSpec(name="status", type="enum", values=(SCORED, CARRIED)),
+        ColumnSpec(name="model", type="enum", values=tuple(sorted(models))),
+        ColumnSpec(name="variant", type="enum", values=tuple(sorted({*manifest.models, *before.variants}))),
+        ColumnSpec(
+            name="status",
+            type="enum",
+            values=(SCORED, CARRIED, WITHHELD) if manifest.counts.withheld else (SCORED, CARRIED),
+        ),
+        *([ColumnSpec(name=SCORED_AT, type="int64")] if manifest.counts.carried else []),
     )

@@ -1,49 +1,65 @@
 """Coverage: every entity of the list is scored once or quarantined, by key; and there are as many as expected."""
 
+from functools import reduce
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's users know it by
 
 from schemas.checks import Entities
 from schemas.report import CheckResult, Verdict
-from schemas.run import ENTITY_ID, Counts, Parity
+from schemas.run import CARRIED, ENTITY_ID, SCORED, WITHHELD, Counts, Parity
 from validation.profile import NumericProfile, Profile
 
 _KEYLESS = f"coalesce({ENTITY_ID}, '') = ''"
-_FLAGS = ("listed", "scored", "aside")
+_FLAGS = ("listed", SCORED, CARRIED, WITHHELD, "aside")
 
 
-def check_coverage(listed: DataFrame, scored: DataFrame, aside: DataFrame | None) -> CheckResult:
-    """Compare the entity list with what was scored and what was set aside, key by key, in one shuffle.
+def check_coverage(
+    listed: DataFrame, predictions: DataFrame, aside: DataFrame | None, counts: Counts, *, erased: int = 0
+) -> CheckResult:
+    """Compare the entity list with what was scored, carried and set aside, key by key, in one shuffle.
 
     Args:
         listed: ENTITY_ID of each row of the entity source, null where a key column is.
-        scored: ENTITY_ID of each prediction.
+        predictions: ENTITY_ID and `status` of each prediction.
         aside: ENTITY_ID of each quarantined row; None where there is none.
+        counts: As the manifest tells them.
+        erased: Entities of the list that were erased since: they may be lost.
     """
-    frames = [_flagged(listed, "listed"), _flagged(scored, "scored")]
+    frames = [_flagged(listed, "listed"), _flagged_by_status(predictions)]
     if aside is not None:
         frames.append(_flagged(aside, "aside"))
-    every = frames[0]
-    for frame in frames[1:]:
-        every = every.unionByName(frame)
+    every = reduce(DataFrame.unionByName, frames)
     keys = every.where(f"NOT ({_KEYLESS})").groupBy(ENTITY_ID).agg(*(F.sum(flag).alias(flag) for flag in _FLAGS))
+    served = F.col(SCORED) + F.col(CARRIED)
     row = keys.agg(
         F.count_if(F.col("listed") > 0).alias("listed"),
-        F.count_if((F.col("listed") > 0) & (F.col("scored") + F.col("aside") == 0)).alias("lost"),
-        F.count_if((F.col("listed") == 0) & (F.col("scored") > 0)).alias("invented"),
-        F.count_if(F.col("scored") > 1).alias("doubled"),
-        F.count_if((F.col("scored") > 0) & (F.col("aside") > 0)).alias("both"),
+        F.count_if((F.col("listed") > 0) & (served + F.col("aside") == 0)).alias("lost"),
+        F.count_if((F.col("listed") == 0) & (served + F.col(WITHHELD) > 0)).alias("invented"),
+        F.count_if(served + F.col(WITHHELD) > 1).alias("doubled"),
+        F.count_if((F.col(SCORED) > 0) & (F.col("aside") > 0)).alias("both"),
+        F.count_if((F.col(CARRIED) + F.col(WITHHELD) > 0) & (F.col("aside") == 0)).alias("carried without a reason"),
+        *(F.sum(flag).alias(flag) for flag in (SCORED, CARRIED, WITHHELD)),
+        F.count_if(F.col("aside") > 0).alias("aside"),
     ).first()
     if row is None:
         raise ValueError("Spark returned no row of an aggregate")
-    wrong = {name: row[name] for name in ("lost", "invented", "doubled", "both") if row[name]}
+    names = ("lost", "invented", "doubled", "both", "carried without a reason")
+    wrong = {name: row[name] for name in names if row[name]}
+    if wrong.get("lost") == erased:
+        wrong.pop("lost", None)
     # Rows without a key cannot be told apart: where there are some, some must have been set aside.
     keyless = listed.where(_KEYLESS).count()
-    if keyless and (aside is None or aside.where(_KEYLESS).isEmpty()):
+    keyless_aside = aside.where(_KEYLESS).count() if aside is not None else 0
+    if keyless and not keyless_aside:
         wrong["without a key lost"] = keyless
+    told = (counts.scored, counts.carried, counts.withheld, counts.set_aside)
+    found = (row[SCORED] or 0, row[CARRIED] or 0, row[WITHHELD] or 0, row["aside"] + keyless_aside)
+    if found != told:
+        wrong[f"keys scored, carried, withheld, aside where the manifest has {told}, so"] = found
     observed = ", ".join(f"{count} {name}" for name, count in wrong.items()) or f"all {row['listed']} accounted for"
     verdict = Verdict.FAIL if wrong or row["listed"] == 0 else Verdict.PASS
-    expected = "each entity of the list scored once or quarantined, and no other"
+    expected = "each entity of the list scored, carried or quarantined, once, and no other"
     return CheckResult(
         name="every entity accounted for", family="coverage", verdict=verdict, observed=observed, expected=expected
     )
@@ -51,6 +67,11 @@ def check_coverage(listed: DataFrame, scored: DataFrame, aside: DataFrame | None
 
 def _flagged(frame: DataFrame, flag: str) -> DataFrame:
     return frame.select(ENTITY_ID, *(F.lit(int(name == flag)).alias(name) for name in _FLAGS))
+
+
+def _flagged_by_status(predictions: DataFrame) -> DataFrame:
+    flags = [(F.col("status") == name).cast("int").alias(name) for name in (SCORED, CARRIED, WITHHELD)]
+    return predictions.select(ENTITY_ID, F.lit(0).alias("listed"), *flags, F.lit(0).alias("aside"))
 
 
 def check_finite(profile: Profile, outputs: tuple[str, ...]) -> CheckResult:
@@ -90,7 +111,7 @@ def check_entities(counts: Counts, live: Counts | None, declared: Entities) -> l
 
 def check_quarantine(counts: Counts, max_share: float) -> CheckResult:
     """Whether few enough entities were set aside."""
-    share = counts.quarantined / counts.entities if counts.entities else 1.0
+    share = counts.set_aside / counts.entities if counts.entities else 1.0
     reasons = ", ".join(
         f"{name} {count:,}" for name, count in sorted(counts.reasons.items(), key=lambda item: -item[1])
     )

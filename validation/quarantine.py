@@ -16,6 +16,7 @@ NULL_KEY = "null_key"
 BLANK_KEY = "blank_key"
 BAD_KEY = "bad_key"
 DUPLICATE_KEY = "duplicate_key"
+OTHER_ROW = "other_row_failed"
 
 
 def entity_id_column(key: Sequence[str]) -> Column:
@@ -50,12 +51,42 @@ def judge_rows(features: DataFrame, key: Sequence[str], rules: Sequence[Rule], *
             DUPLICATE_KEY, (F.count(F.lit(1)).over(Window.partitionBy(ENTITY_ID)) > 1) & F.col(ENTITY_ID).isNotNull()
         ),
     ]
+    return identified.withColumn(REASONS, listed([*reasons, *rule_reasons(identified, rules, where=where)]))
+
+
+def judge_inputs(source: DataFrame, key: Sequence[str], rules: Sequence[Rule], *, where: str) -> DataFrame:
+    """The rows of the entity source with their entity id and the reasons why each may not reach features.sql.
+
+    Where one row of an entity fails, its others leave with it: what is left would be another entity than the list has.
+
+    Raises:
+        DeclarationError: a rule is not a predicate over the source's columns.
+    """
+    identified = source.withColumn(ENTITY_ID, entity_id_column(key))
+    judged = identified.withColumn(REASONS, listed(rule_reasons(identified, rules, where=where)))
+    others = F.max(F.size(REASONS)).over(Window.partitionBy(ENTITY_ID)) > 0
+    leaves = (F.size(REASONS) == 0) & F.col(ENTITY_ID).isNotNull() & others
+    return judged.withColumn(REASONS, F.when(leaves, F.array(F.lit(OTHER_ROW))).otherwise(F.col(REASONS)))
+
+
+def rule_reasons(frame: DataFrame, rules: Sequence[Rule], *, where: str) -> list[Column]:
+    """For each rule its name where a row does not meet it, else NULL.
+
+    Raises:
+        DeclarationError: a rule is not a predicate over these columns.
+    """
+    reasons = []
     for rule in rules:
         with analysis_errors(f"{where}: rules.{rule.name}"):
             passed = F.expr(rule.check)
-            identified.select(passed.cast("boolean"))
+            frame.select(passed.cast("boolean"))
             reasons.append(_reason(rule.name, ~F.coalesce(passed, F.lit(False))))
-    return identified.withColumn(REASONS, F.array_compact(F.array(*reasons)))
+    return reasons
+
+
+def listed(reasons: Sequence[Column]) -> Column:
+    """The reasons that apply to a row, as one array; empty where none does."""
+    return F.array_compact(F.array(*reasons)) if reasons else F.array().cast("array<string>")
 
 
 def passed(judged: DataFrame) -> DataFrame:

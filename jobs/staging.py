@@ -1,0 +1,159 @@
+"""A run's files, made: features, quarantine, predictions, what is carried, priors; and the manifest that lists them."""
+
+import datetime as dt
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's users know it by
+
+from jobs.carrying import Placing, Served, serve_set_aside, set_aside_ids
+from jobs.features import query_features, register_sources
+from jobs.priors import write_priors
+from jobs.scoring import Scored, file_count, score, set_aside
+from jobs.stages import Plan
+from schemas.content import canonical_json, sha256_text
+from schemas.errors import InputError, Problem
+from schemas.head import ColumnSpec
+from schemas.keys import bucket_count
+from schemas.run import (
+    CHAMPION,
+    PREDICTIONS,
+    QUARANTINE,
+    REASONS,
+    Counts,
+    DataFile,
+    RunManifest,
+)
+from schemas.serving import serving_of
+from validation.analysis import analysis_errors
+from validation.quarantine import COPIES, failed, judge_rows, passed
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """Rows of the features query: how many pass, how many do not, and how many were copies of another."""
+
+    passed: int
+    failed: int
+    collapsed: int
+
+
+def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
+    """Write every file of the run under `folder`, and return the manifest of them.
+
+    Raises:
+        DeclarationError: the declared SQL does not run.
+        InputError: a source or the bundle is not what it should be.
+    """
+    clock = time.monotonic
+    started = clock()
+    pipeline, where = plan.declared.pipeline, f"{plan.declared.name}/pipeline.yaml"
+    outputs = tuple(output.name for output in plan.bundle.manifest.outputs)
+    of = {place: [rule for rule in pipeline.rules if rule.on == place] for place in ("features", "predictions")}
+    inputs = register_sources(spark, plan.declared, plan.snapshot)
+    features = query_features(spark, plan.declared, plan.date)
+    judged = judge_rows(features, pipeline.entity.key, of["features"], where=where).persist()
+    try:
+        with analysis_errors(f"{plan.declared.name}/{pipeline.features.sql}"):
+            rows = _count(judged)
+            kept_out = inputs.count() if inputs is not None else 0
+        counted = clock()
+        buckets = bucket_count(rows.passed, pipeline.publish.entities_per_bucket)
+        scored = score(
+            passed(judged), rows.passed, plan.bundle, folder, buckets=buckets, rules=of["predictions"], where=where
+        )
+        aside = set_aside(failed(judged), inputs, rows.failed + kept_out, folder, outputs=outputs)
+    finally:
+        judged.unpersist()
+    finished = clock()
+    files = (*scored.files, *aside)
+    serving = serving_of(pipeline)
+    priors = write_priors(
+        folder,
+        files,
+        key=serving.key,
+        segments=serving.segments,
+        outputs=outputs,
+        min_rows=pipeline.fallback.min_rows,
+    )
+    placing = Placing(folder=folder, outputs=outputs, files=file_count(rows.passed), buckets=buckets)
+    counts, served = _served(plan, files, scored, rows, placing)
+    others = [file for file in files if not file.path.startswith(f"{PREDICTIONS}/")]
+    return RunManifest(
+        pipeline=plan.declared.name,
+        run_id=plan.run_id,
+        date=plan.date,
+        scored_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
+        declaration=plan.declared.digest,
+        models={CHAMPION: plan.bundle.id},
+        outputs=tuple(ColumnSpec(name=output.name, type=output.type) for output in plan.bundle.manifest.outputs),
+        layout=pipeline.publish.layout,
+        serving=serving,
+        carried_from=served.carried_from,
+        off=pipeline.checks.switched_off,
+        buckets=buckets,
+        counts=counts,
+        content=sha256_text(canonical_json([file.sha256 for file in served.files])),
+        files=(*served.files, *others, *priors),
+        sources=plan.snapshot.fingerprints,
+        parity=scored.parity,
+        seconds={
+            "features": round(counted - started, 3),
+            "score": round(finished - counted, 3),
+            "priors and carried": round(clock() - finished, 3),
+        },
+    )
+
+
+def _count(judged: DataFrame) -> _Judged:
+    totals = judged.agg(
+        F.count_if(F.size(REASONS) == 0).alias("passed"),
+        F.count_if(F.size(REASONS) > 0).alias("failed"),
+        F.coalesce(F.sum(F.col(COPIES) - 1), F.lit(0)).alias("collapsed"),
+    ).first()
+    if totals is None:
+        raise InputError(Problem("IN_EMPTY", "features.sql", "no answer", "rows"))
+    return _Judged(totals["passed"], totals["failed"], totals["collapsed"])
+
+
+def _served(
+    plan: Plan, files: tuple[DataFile, ...], scored: Scored, rows: _Judged, placing: Placing
+) -> tuple[Counts, Served]:
+    """The counts of the run by key, and the prediction files with what is served to those set aside."""
+    quarantined = [file for file in files if file.path.startswith(f"{QUARANTINE}/")]
+    ids = Counter(set_aside_ids(placing.folder, quarantined))
+    keyless = ids.pop("", 0)
+    served = serve_set_aside(
+        [file for file in files if file.path.startswith(f"{PREDICTIONS}/")],
+        ids,
+        plan.declared.pipeline.quarantine,
+        base=plan.base,
+        store=plan.store,
+        date=plan.date,
+        model=plan.bundle.id,
+        placing=placing,
+    )
+    aside = len(ids) + keyless
+    counts = Counts(
+        entities=scored.rows + aside,
+        scored=scored.rows,
+        carried=served.carried,
+        quarantined=aside - served.carried,
+        withheld=served.withheld,
+        collapsed=rows.collapsed,
+        reasons=_reasons(placing.folder, quarantined),
+    )
+    return counts, served
+
+
+def _reasons(folder: Path, files: list[DataFile]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for file in files:
+        reasons = pq.read_table(folder / file.path, columns=[REASONS]).column(REASONS)
+        found.update({each["values"]: each["counts"] for each in pc.value_counts(pc.list_flatten(reasons)).to_pylist()})
+    return dict(sorted(found.items()))
