@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from jobs import access, recovery, serving
+from jobs import access, overriding, recovery, serving
 from jobs.arguments import LOG_FORMAT, parse_date
 from jobs.console import Console
 from jobs.options import Json, PipelineName
@@ -250,7 +250,7 @@ def schema(
     sys.stdout.write(schemas[name])
 
 
-for _command in (serving.serve, recovery.plan, recovery.restore, recovery.erase, access.key, access.acl, access.misses):
+for _command in (overriding.override, serving.serve, recovery.plan, recovery.restore, recovery.erase, access.key, access.acl, access.misses):
     app.command()(_command)
 
 

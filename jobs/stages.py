@@ -18,7 +18,7 @@ from lookup.store import Store
 from schemas.content import canonical_json, sha256_text, write_atomically
 from schemas.declared import DeclaredPipeline, load_pipeline
 from schemas.errors import BlockedError, DeclarationError, InputError, Problem
-from schemas.report import Report, Verdict
+from schemas.report import Override, Report
 from schemas.run import (
     CHAMPION,
     FEATURES,
@@ -146,7 +146,7 @@ def score(plan: Plan, spark: GetSpark) -> RunManifest:
         run_id,
         manifest.counts.scored,
         manifest.counts.entities,
-        sum(manifest.seconds.values()),
+        sum(stage.seconds or 0 for stage in manifest.stages),
     )
     return manifest
 
@@ -185,18 +185,16 @@ def _move_into_place(staging: Path, store: Store, manifest: RunManifest) -> RunM
     return manifest
 
 
-def gate(report: Report) -> None:
-    """Stop the run where the verdict is FAIL.
+def gate(report: Report, override: Override | None = None) -> None:
+    """Stop the run where the verdict is FAIL and nobody overrode just what failed.
 
     Raises:
         BlockedError: with each check that failed.
     """
-    if report.verdict is Verdict.FAIL:
-        failures = report.failures or ()
-        problems = [
-            Problem("BLOCKED", f"{report.pipeline} run {report.run_id}: {check.name}", check.observed, check.expected)
-            for check in failures
-        ]
-        raise BlockedError(
-            *(problems or [Problem("BLOCKED", f"{report.pipeline} run {report.run_id}", "no check ran", "checks")])
-        )
+    if report.lets_through(override):
+        return
+    where = f"{report.pipeline} run {report.run_id}"
+    problems = [
+        Problem("BLOCKED", f"{where}: {check.name}", check.observed, check.expected) for check in report.failures
+    ]
+    raise BlockedError(*(problems or [Problem("BLOCKED", where, "no check ran", "checks")]))

@@ -28,6 +28,7 @@ from schemas.run import (
     Counts,
     DataFile,
     RunManifest,
+    Stage,
 )
 from schemas.serving import serving_of
 from validation.analysis import analysis_errors
@@ -102,11 +103,16 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
         files=(*served.files, *others, *priors),
         sources=plan.snapshot.fingerprints,
         parity=scored.parity,
-        seconds={
-            "features": round(counted - started, 3),
-            "score": round(finished - counted, 3),
-            "priors and carried": round(clock() - finished, 3),
-        },
+        stages=(
+            Stage(name="features", seconds=round(counted - started, 3), rows_out=rows.passed + rows.failed),
+            Stage(name="score", seconds=round(finished - counted, 3), rows_in=rows.passed, rows_out=scored.rows),
+            Stage(
+                name="priors and carried",
+                seconds=round(clock() - finished, 3),
+                rows_in=scored.rows,
+                rows_out=counts.rows,
+            ),
+        ),
     )
 
 

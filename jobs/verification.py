@@ -83,7 +83,7 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark) -> Report:
         checks=tuple(results),
     )
     seconds = time.monotonic() - started
-    _write(folder, report, manifest.model_copy(update={"seconds": {**manifest.seconds, "verify": seconds}}), checks)
+    _write(folder, report, manifest, checks)
     logger.info("run %s: %s, %d checks, %.1f s", manifest.run_id, report.verdict, len(results), seconds)
     return report
 

@@ -9,8 +9,10 @@ from schemas.answer import Answer, Status
 from schemas.head import Head, Serving
 from schemas.row import RowDecoder
 from schemas.run import CARRIED, ROUTE_COLUMNS, SCORED_AT
+from schemas.run import WITHHELD as WITHHELD_STATUS
 
 EXPIRED = "EXPIRED"
+WITHHELD = "WITHHELD"
 _LONG_AGO = -1e300
 _NOT_OUTPUTS = {*ROUTE_COLUMNS, SCORED_AT}
 
@@ -70,6 +72,11 @@ class Seen:
         values = self._decode(row)
         model, variant, status, own_time = (None if at is None else values[at] for at in self._route)
         age = now - (self._scored if own_time is None else float(own_time))
+        if status == WITHHELD_STATUS:
+            return Answer(
+                id=entity, status="unknown", outputs={}, release=head.release,
+                scored_at=head.scored_at, age_seconds=_age(age), flag=WITHHELD,
+            )  # fmt: skip
         if age >= self._until:
             return fallback(self, head.serving, entity, now, flag=EXPIRED)
         is_stale = age >= self._stale_after

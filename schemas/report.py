@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from schemas.run import Stage
+
 Family = Literal[
     "inputs", "coverage", "quarantine", "entities", "parity", "expectations", "drift", "slices", "calibration", "churn"
 ]
@@ -36,6 +38,13 @@ class CheckResult(BaseModel):
         if not self.evaluated and self.verdict is not Verdict.FAIL:
             raise ValueError(f"{self.name}: a check that was not evaluated is FAIL, not {self.verdict}")
         return self
+
+    @property
+    def is_overridable(self) -> bool:
+        return self.family not in NEVER_OVERRIDDEN
+
+
+NEVER_OVERRIDDEN: frozenset[Family] = frozenset({"inputs", "coverage", "parity"})
 
 
 def worst(results: Sequence[CheckResult]) -> Verdict:
@@ -119,13 +128,21 @@ class CalibrationMeasure(_Record):
     observed: Interval
 
 
-class Stage(_Record):
-    """A part of the run: how long it took, and how many rows went in and came out."""
+class Override(_Record):
+    """`override.json` beside a report: somebody lets a blocked run through, and says why.
 
-    name: str
-    seconds: FiniteFloat | None = None
-    rows_in: int | None = None
-    rows_out: int | None = None
+    Attributes:
+        content: Of the report that is overridden; a later report is not.
+        verified_at: Of that report.
+        checks: Names of those that failed.
+    """
+
+    by: str
+    at: dt.datetime
+    reason: str = Field(min_length=1)
+    content: str
+    verified_at: dt.datetime
+    checks: tuple[str, ...] = Field(min_length=1)
 
 
 class Report(BaseModel):
@@ -136,6 +153,7 @@ class Report(BaseModel):
         compared_with: The live release's run that drift and slices were measured against.
         off: Kinds of checks that were switched off, each with its reason.
         calibrated: The run whose outcomes `calibration` tells; None where there is none to tell of.
+        stages: What each part of the run took.
         data_docs: The page of Great Expectations' Data Docs, relative to the run's folder.
     """
 
@@ -167,3 +185,15 @@ class Report(BaseModel):
     @property
     def failures(self) -> list[CheckResult]:
         return [check for check in self.checks if check.verdict is Verdict.FAIL]
+
+    def lets_through(self, override: Override | None) -> bool:
+        """Whether the run may be published: it did not fail, or just what failed was overridden.
+
+        Inputs, coverage and parity are never overridden: without them nothing else that is said of the run holds.
+        """
+        if self.verdict is not Verdict.FAIL:
+            return True
+        if override is None or (override.content, override.verified_at) != (self.content, self.verified_at):
+            return False
+        failed = self.failures
+        return bool(failed) and all(check.name in override.checks and check.is_overridable for check in failed)

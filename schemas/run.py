@@ -3,7 +3,7 @@
 import datetime as dt
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from schemas.head import ColumnSpec, Layout, Serving
 
@@ -12,6 +12,8 @@ MANIFEST_FILE = "manifest.json"
 PROFILE_FILE = "profile.json"
 REPORT_FILE = "report.json"
 REPORT_PAGE = "report.html"
+OVERRIDE_FILE = "override.json"
+DATA_DOCS = "data_docs"
 PREDICTIONS = "predictions"
 FEATURES = "features"
 QUARANTINE = "quarantine"
@@ -94,6 +96,15 @@ class Parity(_Record):
     workers: int
 
 
+class Stage(_Record):
+    """A part of the run: how long it took, and how many rows went in and came out."""
+
+    name: str
+    seconds: FiniteFloat | None = None
+    rows_in: int | None = None
+    rows_out: int | None = None
+
+
 class RunManifest(_Record):
     """`manifest.json` of a run. Its time and timings are not part of its identity."""
 
@@ -116,7 +127,7 @@ class RunManifest(_Record):
     files: tuple[DataFile, ...]
     sources: tuple[SourceFile, ...]
     parity: tuple[Parity, ...]
-    seconds: dict[str, float] = {}
+    stages: tuple[Stage, ...] = ()
 
     def files_in(self, folder: str) -> list[DataFile]:
         return [file for file in self.files if file.path.startswith(f"{folder}/")]

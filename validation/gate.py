@@ -3,6 +3,8 @@
 import logging
 import math
 from collections.abc import Callable, Collection, Sequence
+from queue import Empty, Queue
+from threading import Thread
 
 from schemas.checks import Levels
 from schemas.errors import AlmanacError
@@ -11,6 +13,8 @@ from schemas.report import CheckResult, Family, Verdict, worst
 logger = logging.getLogger(__name__)
 
 _MAX_CHARACTERS = 400
+
+Found = CheckResult | Sequence[CheckResult] | None
 
 
 def judge(results: Sequence[CheckResult], *, required: Collection[Family]) -> Verdict:
@@ -41,23 +45,29 @@ def not_evaluated(name: str, family: Family, *, observed: str, expected: str) ->
     )
 
 
+class TooSlowError(Exception):
+    """A check did not end within its limit."""
+
+
 def evaluated(
     name: str,
     family: Family,
-    check: Callable[[], CheckResult | Sequence[CheckResult] | None],
+    check: Callable[[], Found],
     *,
     expected: str = "the check is computed",
+    limit_seconds: float | None = None,
 ) -> list[CheckResult]:
-    """What `check` found; where it throws or finds nothing, one failed result that says so.
+    """What `check` found; where it throws, hangs or finds nothing, one failed result that says so.
 
     Args:
         name: Of that one result.
         family: Of that one result.
         check: Computes one result or several.
         expected: What the check would have asked for.
+        limit_seconds: How long it may take; it is left behind in a thread that ends with the process.
     """
     try:
-        results = _results(check())
+        results = _results(check() if limit_seconds is None else _within(limit_seconds, check))
     except Exception as err:
         # Whatever broke, the run was not checked; and one broken check must not hide what the others found.
         logger.exception("check %s could not be evaluated", name)
@@ -66,7 +76,31 @@ def evaluated(
     return results or [not_evaluated(name, family, observed="the check returned nothing", expected=expected)]
 
 
-def _results(found: CheckResult | Sequence[CheckResult] | None) -> list[CheckResult]:
+def _within(seconds: float, check: Callable[[], Found]) -> Found:
+    """What the check finds in that time.
+
+    Raises:
+        TooSlowError: it is not done yet.
+    """
+    ended: Queue[tuple[Found, BaseException | None]] = Queue()
+
+    def attempt() -> None:
+        try:
+            ended.put((check(), None))
+        except BaseException as err:
+            ended.put((None, err))
+
+    Thread(target=attempt, daemon=True).start()
+    try:
+        found, error = ended.get(timeout=seconds)
+    except Empty:
+        raise TooSlowError(f"no answer within {seconds:g} s") from None
+    if error is not None:
+        raise error
+    return found
+
+
+def _results(found: Found) -> list[CheckResult]:
     results = [found] if isinstance(found, CheckResult) else list(found or ())
     for result in results:
         if not isinstance(result, CheckResult):

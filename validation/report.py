@@ -10,11 +10,19 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from schemas.report import CheckResult, Family, Report, Verdict
+from schemas.report import (
+    CalibrationMeasure,
+    CheckResult,
+    DriftMeasure,
+    Family,
+    Override,
+    Report,
+    SliceMeasure,
+    Verdict,
+)
 from schemas.run import RunManifest, SourceFile
 from validation import sketch
 from validation.profile import NumericProfile, Profile
-from validation.slices import SliceMean, SliceMeans
 
 BINS = 25
 MAX_GROUPS = 12
@@ -37,6 +45,14 @@ _MEANING: dict[Family, tuple[str, str]] = {
         "Spread unlike those served now, they say that the inputs changed, or that the model reads them differently.",
     ),
     "slices": ("A group has moved", "A group can move far while the whole looks unchanged."),
+    "calibration": (
+        "An earlier release was wrong about what came",
+        "Its predictions are compared with the outcomes that are known by now, in all and in each group.",
+    ),
+    "churn": (
+        "Too much changed since the live release",
+        "More entities came, went or moved than is declared: a join, a key or a model is usually behind that.",
+    ),
     "parity": (
         "A model does not reproduce itself",
         "Before it scores anybody, it must repeat the predictions stored when it was trained.",
@@ -74,31 +90,25 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """One group of a slice, now and in the live release."""
-
-    value: str
-    rows: int
-    now: float
-    live: float | None
-
-    @property
-    def shift(self) -> float | None:
-        return None if self.live is None else self.now - self.live
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """The groups of one column: those that moved most first, a small group's move counting for less."""
+    """The groups of one column or pair: those that moved most first, a small group's move counting for less."""
 
-    column: str
-    groups: tuple[Group, ...]
+    name: str
+    groups: tuple[SliceMeasure, ...]
     more: int
 
     @property
+    def has_rates(self) -> bool:
+        return any(group.positive_rate for group in self.groups)
+
+    @property
     def reach(self) -> float:
-        """The move that fills the page's bar: the largest, but not one that is small beside the means."""
-        return max(max(abs(group.shift or 0), abs(group.now) / 4) for group in self.groups) or 1.0
+        """Where the page's axis ends."""
+        return max(max(group.mean.high, group.live_mean or 0) for group in self.groups) or 1.0
+
+    @property
+    def start(self) -> float:
+        return min(0.0, *(group.mean.low for group in self.groups))
 
 
 def render_page(
@@ -107,8 +117,7 @@ def render_page(
     profile: Profile | None,
     live: Profile | None,
     *,
-    slices: SliceMeans | None = None,
-    live_slices: SliceMeans | None = None,
+    override: Override | None = None,
 ) -> str:
     """The page of one run.
 
@@ -117,8 +126,7 @@ def render_page(
         manifest: What was run.
         profile: Of the run's predictions; None where it could not be made.
         live: Of the live release's; None where there is none.
-        slices: Of the run, when some are declared.
-        live_slices: Of the live release.
+        override: Of a blocked run that was let through.
     """
     text = files("validation").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
@@ -129,24 +137,27 @@ def render_page(
     return environment.from_string(text).render(
         report=report,
         run=manifest,
-        title=_title(report),
-        summary=_summary(report),
+        override=override,
+        title=_title(report, override),
+        summary=_summary(report, override),
         failed=report.failures,
         warned=[check for check in report.checks if check.verdict is Verdict.WARN],
         meaning=_meaning,
         distributions=[one for name in outputs if (one := _distribution(name, profile, live))],
-        slices=_slices(slices, live_slices),
+        drift=_drift(report.drift),
+        slices=_slices(report.slices),
+        calibration=_calibration(report.calibration),
         sources=_sources(manifest.sources),
     )
 
 
-def _title(report: Report) -> str:
+def _title(report: Report, override: Override | None) -> str:
     if report.verdict is Verdict.FAIL:
-        return "Blocked"
+        return "Blocked, then let through" if report.lets_through(override) else "Blocked"
     return "Passed" if report.verdict is Verdict.PASS else "Passed with warnings"
 
 
-def _summary(report: Report) -> str:
+def _summary(report: Report, override: Override | None) -> str:
     total = len(report.checks)
     counts = Counter(check.verdict for check in report.checks)
     if report.verdict is not Verdict.FAIL:
@@ -156,6 +167,8 @@ def _summary(report: Report) -> str:
             else f"All {total} checks passed"
         )
         return f"{warned}; the run may be published."
+    if override and report.lets_through(override):
+        return f"{counts[Verdict.FAIL]} of {_checks(total)} failed; {override.by} overrode that: {override.reason}"
     left = "the live release was left alone" if report.compared_with else "nothing was published"
     if not total:
         return f"No check was made; {left}."
@@ -223,18 +236,38 @@ def _edges(sides: Sequence[NumericProfile]) -> list[float]:
         step *= 10
 
 
-def _slices(now: SliceMeans | None, live: SliceMeans | None) -> list[Slice]:
-    found = []
-    for column, groups in (now.columns if now else {}).items():
-        before = live.columns.get(column, {}) if live else {}
-        every = [_group(value, mean, before.get(value)) for value, mean in groups.items() if mean.rows]
-        every.sort(key=lambda group: (-abs(group.shift or 0) * math.sqrt(group.rows), -group.rows, group.value))
-        found.append(Slice(column=column, groups=tuple(every[:MAX_GROUPS]), more=len(every[MAX_GROUPS:])))
+def _drift(measures: Sequence[DriftMeasure]) -> dict[str, list[DriftMeasure]]:
+    """Baseline in words -> its columns, scores first, then those that moved most."""
+    names = {"live": "against the live release", "training": "against training"}
+    found: dict[str, list[DriftMeasure]] = {}
+    for one in sorted(measures, key=lambda one: (one.baseline, one.kind != "score", -one.js, one.column)):
+        found.setdefault(names[one.baseline], []).append(one)
     return found
 
 
-def _group(value: str, now: SliceMean, live: SliceMean | None) -> Group:
-    return Group(value=value, rows=now.rows, now=now.mean, live=live.mean if live and live.rows else None)
+def _slices(measures: Sequence[SliceMeasure]) -> list[Slice]:
+    groups: dict[tuple[str, ...], list[SliceMeasure]] = {}
+    for one in measures:
+        groups.setdefault(one.columns, []).append(one)
+    found = []
+    for columns, every in groups.items():
+        every.sort(key=lambda one: (-abs(_moved(one) or 0) * math.sqrt(one.rows), -one.rows, one.values))
+        name = " and ".join(columns)
+        found.append(Slice(name=name, groups=tuple(every[:MAX_GROUPS]), more=len(every[MAX_GROUPS:])))
+    return found
+
+
+def _moved(one: SliceMeasure) -> float | None:
+    return None if one.live_mean is None else one.mean.value - one.live_mean
+
+
+def _calibration(measures: Sequence[CalibrationMeasure]) -> list[CalibrationMeasure]:
+    """All rows first, then the groups that are furthest off."""
+
+    def off(one: CalibrationMeasure) -> float:
+        return max(one.observed.low - one.predicted, one.predicted - one.observed.high, 0.0)
+
+    return sorted(measures, key=lambda one: (bool(one.columns), -off(one), -one.rows))[:MAX_GROUPS]
 
 
 def _sources(read: Sequence[SourceFile]) -> dict[str, list[SourceFile]]:

@@ -1,6 +1,7 @@
 import logging
 import math
 from collections.abc import Callable
+from threading import Event
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from schemas.checks import Levels
 from schemas.errors import InputError, Problem
 from schemas.report import CheckResult, Family, Verdict
-from validation.gate import at_levels, evaluated, judge
+from validation.gate import at_levels, evaluated, in_words, judge
 
 
 def result(family: Family = "drift", verdict: Verdict = Verdict.PASS, evaluated: bool = True) -> CheckResult:
@@ -105,3 +106,25 @@ def test_a_person_who_stops_the_run_is_obeyed() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         evaluated("a", "drift", interrupted)
+
+
+def test_a_check_that_hangs_has_failed() -> None:
+    waiting = Event()
+
+    (found,) = evaluated("drift", "drift", lambda: [result()] if waiting.wait(60) else None, limit_seconds=0.05)
+    waiting.set()
+
+    assert (found.verdict, found.evaluated) == (Verdict.FAIL, False)
+    assert found.observed == "TooSlowError: no answer within 0.05 s"
+
+
+def test_a_check_within_its_limit_is_as_any_other() -> None:
+    assert evaluated("a", "drift", result, limit_seconds=60) == [result()]
+    (broken,) = evaluated("a", "drift", throw(KeyError("score")), limit_seconds=60)
+    assert broken.observed == "KeyError: 'score'"
+
+
+def test_a_measure_without_a_level_to_fail_at_only_warns() -> None:
+    assert at_levels(1e9, Levels(warn=0.1)) is Verdict.WARN
+    assert at_levels(float("nan"), Levels(warn=0.1)) is Verdict.FAIL
+    assert in_words(Levels(warn=0.1)) == "at most 0.1; above it warns"
