@@ -14,7 +14,7 @@ from schemas.report import CheckResult, Family, Report, Verdict
 from schemas.run import RunManifest, SourceFile
 from validation import sketch
 from validation.profile import NumericProfile, Profile
-from validation.slices import SliceMean, SliceMeans
+from validation.slices import SliceGroup, SliceProfile
 
 BINS = 25
 MAX_GROUPS = 12
@@ -107,8 +107,8 @@ def render_page(
     profile: Profile | None,
     live: Profile | None,
     *,
-    slices: SliceMeans | None = None,
-    live_slices: SliceMeans | None = None,
+    slices: Sequence[SliceProfile] = (),
+    live_slices: Sequence[SliceProfile] = (),
 ) -> str:
     """The page of one run.
 
@@ -223,18 +223,22 @@ def _edges(sides: Sequence[NumericProfile]) -> list[float]:
         step *= 10
 
 
-def _slices(now: SliceMeans | None, live: SliceMeans | None) -> list[Slice]:
+def _slices(now: Sequence[SliceProfile], live: Sequence[SliceProfile]) -> list[Slice]:
     found = []
-    for column, groups in (now.columns if now else {}).items():
-        before = live.columns.get(column, {}) if live else {}
-        every = [_group(value, mean, before.get(value)) for value, mean in groups.items() if mean.rows]
+    known = {profile.columns: profile.by_values for profile in live}
+    for profile in now:
+        before = known.get(profile.columns, {})
+        every = [_group(group, before.get(group.values)) for group in profile.groups if group.rows]
         every.sort(key=lambda group: (-abs(group.shift or 0) * math.sqrt(group.rows), -group.rows, group.value))
-        found.append(Slice(column=column, groups=tuple(every[:MAX_GROUPS]), more=len(every[MAX_GROUPS:])))
+        shown, more = tuple(every[:MAX_GROUPS]), len(every[MAX_GROUPS:])
+        found.append(Slice(column=" and ".join(profile.columns), groups=shown, more=more))
     return found
 
 
-def _group(value: str, now: SliceMean, live: SliceMean | None) -> Group:
-    return Group(value=value, rows=now.rows, now=now.mean, live=live.mean if live and live.rows else None)
+def _group(now: SliceGroup, live: SliceGroup | None) -> Group:
+    return Group(
+        value=", ".join(now.values), rows=now.rows, now=now.mean or 0.0, live=live.mean if live and live.rows else None
+    )
 
 
 def _sources(read: Sequence[SourceFile]) -> dict[str, list[SourceFile]]:
