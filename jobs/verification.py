@@ -3,14 +3,12 @@
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable, Iterator
-from itertools import starmap
+from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from jobs.snapshot import take_snapshot
 from jobs.stages import GetSpark, Plan
@@ -27,29 +25,18 @@ from schemas.run import (
     QUARANTINE,
     REPORT_FILE,
     REPORT_PAGE,
-    ROUTE_COLUMNS,
     RunManifest,
 )
 from validation.coverage import check_coverage, check_entities, check_finite, check_quarantine, check_workers
 from validation.drift import check_drift
 from validation.gate import evaluated, judge
-from validation.profile import Profile, profile_batches
+from validation.measures import Measures, Wanted, measure_pair, merge_measures, nothing_measured
 from validation.report import render_page
-from validation.slices import SliceMeans, check_slices, measure_slices
+from validation.slices import check_slices
 
 logger = logging.getLogger(__name__)
 
 _REQUIRED: tuple[Family, ...] = ("inputs", "coverage", "entities", "quarantine", "parity", "expectations", "drift")
-
-
-class Measures(BaseModel):
-    """`profile.json` of a run: what later runs compare with, without reading its data again."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    predictions: Profile
-    features: Profile
-    slices: SliceMeans | None
 
 
 def verify(plan: Plan, manifest: RunManifest, spark: GetSpark) -> Report:
@@ -95,8 +82,8 @@ def _write(folder: Path, report: Report, manifest: RunManifest, checks: "_Checks
         manifest,
         profile=now.predictions if now else None,
         live=before.predictions if before else None,
-        slices=now.slices if now else None,
-        live_slices=before.slices if before else None,
+        slices=now.slices if now else (),
+        live_slices=before.slices if before else (),
     )
     if now:
         write_atomically(folder / PROFILE_FILE, now.model_dump_json() + "\n")
@@ -107,42 +94,17 @@ def _write(folder: Path, report: Report, manifest: RunManifest, checks: "_Checks
 
 def measure_run(folder: Path, manifest: RunManifest, pipeline: Pipeline) -> Measures:
     """The profile of predictions, features and slices, from one scan of each staged file."""
-    output = manifest.outputs[0].name
-    columns = pipeline.checks.slices.columns if pipeline.checks.slices else []
-    features = profile_batches(_batches(folder, manifest, FEATURES), skip=_private(pipeline))
-    predictions = profile_batches(_batches(folder, manifest, PREDICTIONS))
-    slices = measure_slices(_joined(folder, manifest, columns), columns=columns, output=output) if columns else None
-    return Measures(predictions=predictions, features=features, slices=slices)
+    wanted = Wanted(
+        output=manifest.outputs[0].name, private=frozenset(_private(pipeline)), slices=pipeline.checks.slices
+    )
+    pairs = zip(manifest.files_in(PREDICTIONS), manifest.files_in(FEATURES), strict=True)
+    parts = (measure_pair(folder / scored.path, folder / known.path, wanted) for scored, known in pairs)
+    return reduce(merge_measures, parts, nothing_measured())
 
 
 def _private(pipeline: Pipeline) -> set[str]:
     """Columns whose values name an entity: no profile and no report shows them."""
     return {ENTITY_ID, *pipeline.entity.key} - set(pipeline.features.columns)
-
-
-def _batches(
-    folder: Path, manifest: RunManifest, part: str, columns: list[str] | None = None
-) -> Iterator[pa.RecordBatch]:
-    for file in manifest.files_in(part):
-        with pq.ParquetFile(folder / file.path, page_checksum_verification=True) as parquet:
-            yield from parquet.iter_batches(columns=columns)
-
-
-def _joined(folder: Path, manifest: RunManifest, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Predictions beside their features: both files have the same rows in the same order."""
-    names = [ENTITY_ID, *columns]
-    parts = (_batches(folder, manifest, PREDICTIONS), _batches(folder, manifest, FEATURES, names))
-    yield from starmap(_beside, zip(*parts, strict=True))
-
-
-def _beside(predictions: pa.RecordBatch, features: pa.RecordBatch) -> pa.RecordBatch:
-    if not predictions.column(ENTITY_ID).equals(features.column(ENTITY_ID)):
-        raise InputError(
-            Problem("OUT_ORDER", "staged files", "features and predictions differ in order", "the same rows")
-        )
-    rest = [name for name in predictions.schema.names if name not in (ENTITY_ID, *ROUTE_COLUMNS)]
-    arrays = [*features.columns, *(predictions.column(name) for name in rest)]
-    return pa.RecordBatch.from_arrays(arrays, names=[*features.schema.names, *rest])
 
 
 def _live_run(store: Store, run_id: str) -> RunManifest | None:
@@ -177,13 +139,6 @@ class _Once:
                 self._error = err
                 raise
         return self.value
-
-
-def _new_slice(result: CheckResult) -> CheckResult:
-    if not result.evaluated:
-        return result
-    observed = "declared since the live release: nothing to compare with"
-    return result.model_copy(update={"verdict": Verdict.WARN, "observed": observed})
 
 
 class _Checks:
@@ -230,18 +185,9 @@ class _Checks:
         return check_drift(self._measured().predictions, live, outputs=self._outputs, levels=levels)
 
     def _slices(self) -> list[CheckResult]:
-        declared, now, before = self._plan.declared.pipeline.checks.slices, self._measured().slices, self.before()
-        if declared is None or now is None:
-            return []
-        then = before.slices if before else None
-        # A slice declared since the live release has nothing to compare with; it must not block every run.
-        known = [column for column in declared.columns if then and column in then.columns]
-        results = []
-        for column in declared.columns:
-            only = declared.model_copy(update={"columns": [column]})
-            found = check_slices(now, then if column in known else None, only)
-            results += found if column in known or before is None else [_new_slice(result) for result in found]
-        return results
+        declared, before = self._plan.declared.pipeline.checks.slices, self.before()
+        live = before.slices if before else None
+        return check_slices(self._measured().slices, live, declared) if declared else []
 
     def _suite(self, name: Literal["inputs", "predictions"], part: str) -> list[CheckResult]:
         from validation.expectations import evaluate  # seconds of import time that a finished run need not pay

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.content import write_atomically
+from schemas.hashing import without
 from schemas.run import ENTITY_ID, PROFILE_FILE, REPORT_FILE, REPORT_PAGE, DataFile
 
 ERASED = "(erased)"
@@ -46,7 +47,7 @@ def redact(folder: Path, own: Mapping[str, Collection[Any]], entity: str) -> Non
     """
     sliced = _redact_profile(folder / PROFILE_FILE, own)
     # A bare number in a sentence is a count or a mean, unless it is the name of a group.
-    texts = {str(v) for name, values in own.items() for v in values if isinstance(v, str) or name in sliced}
+    texts = {_text(v) for name, values in own.items() for v in values if isinstance(v, str) or name in sliced}
     told = _pattern({entity, *texts} - {""})
     _rewrite(folder / REPORT_FILE, lambda text: _redacted_report(text, told))
     _rewrite(folder / REPORT_PAGE, lambda text: _redacted_page(text, told))
@@ -74,15 +75,21 @@ def _redact_profile(path: Path, own: Mapping[str, Collection[Any]]) -> set[str]:
         return set()
     before = path.read_text(encoding="utf-8")
     profile = json.loads(before)
-    slices: dict[str, Any] = (profile["slices"] or {}).get("columns", {})
     for name, values in own.items():
         _redact_column(profile["features"]["columns"].get(name, {}), values)
-        for value in values:
-            slices.get(name, {}).pop(str(value), None)
+    told = {(name, _text(value)) for name, values in own.items() for value in values}
+    for by in profile["slices"] if own else ():
+        by["groups"] = [group for group in by["groups"] if not _tells(by["columns"], group, told)]
     after = json.dumps(profile, separators=(",", ":"), ensure_ascii=False) + "\n"
     if after != before:
         write_atomically(path, after)
-    return set(slices)
+    return {column for by in profile["slices"] for column in by["columns"]}
+
+
+def _tells(columns: Sequence[str], group: Mapping[str, Any], told: set[tuple[str, str]]) -> bool:
+    """Whether a group has a value that is the entity's alone, or is a pair of one row: which may be the entity's."""
+    alone = len(columns) > 1 and group["rows"] + group["unusable"] == 1
+    return alone or not told.isdisjoint(zip(columns, group["values"], strict=True))
 
 
 def _redact_column(column: dict[str, Any], values: Collection[Any]) -> None:
@@ -93,6 +100,14 @@ def _redact_column(column: dict[str, Any], values: Collection[Any]) -> None:
             for end in ("min", "max"):
                 if end in column and column[end] == value:
                     column[end] = None
+            # Who knows the hash of a number can search for the number.
+            if "hashes" in column:
+                column["hashes"] = without(column["hashes"], value)
+
+
+def _text(value: Any) -> str:
+    """As a group is named: 17, not 17.0."""
+    return str(pa.scalar(value).cast(pa.string()))
 
 
 def _pattern(values: Collection[str]) -> re.Pattern[str]:

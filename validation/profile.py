@@ -2,8 +2,7 @@
 
 import hashlib
 import heapq
-import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import reduce
 from typing import Annotated, Literal
 
@@ -13,7 +12,10 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from schemas.run import ENTITY_ID
+from validation import distinct as hashing
+from validation import moments
 from validation import sketch as sketches
+from validation.moments import Moments
 from validation.sketch import Floats, Sketch
 
 MAX_VALUES = 1000
@@ -30,6 +32,7 @@ class NumericProfile(_Record):
         count: Those that are numbers: neither null, nor NaN, nor infinite. The statistics are of them alone.
         mean: None where there is no number, or where it is too large for a double; so is `variance`.
         variance: Of the whole population: divided by `count`.
+        hashes: The smallest 512 of the numbers' hashes (`validation/distinct.py`).
     """
 
     kind: Literal["numeric"] = "numeric"
@@ -42,6 +45,29 @@ class NumericProfile(_Record):
     mean: FiniteFloat | None
     variance: FiniteFloat | None
     sketch: Sketch
+    hashes: tuple[int, ...]
+
+    @property
+    def distinct(self) -> int:
+        """How many numbers there are: exact below 512, then within 9 % (19 times in 20; standard error 4.4 %).
+
+        0.0 and -0.0 are one number; integers past 2**53 count as the doubles that they round to.
+        """
+        return hashing.estimate(self.hashes)
+
+    def top(self, n: int) -> list[tuple[float, int]]:
+        """The n fullest bins, fullest first: a number within 1 % of all in the bin, and the rows; ties by number."""
+        # min and max are exact: a column of one value shows that value.
+        low, high = (0.0 if end is None else end for end in (self.min, self.max))
+        return [(min(max(value, low), high), rows) for value, rows in sketches.fullest(self.sketch, n)]
+
+    def histogram(self, edges: Sequence[float]) -> Floats:
+        """How many numbers lie above each edge and at most at the next; exact where an edge is a bound of a bin.
+
+        Args:
+            edges: Ascending; may be infinite.
+        """
+        return sketches.counts_between(self.sketch, np.asarray(edges, np.float64))
 
 
 class CategoryProfile(_Record):
@@ -70,6 +96,10 @@ class CategoryProfile(_Record):
         if not self.other:
             return len(self.values)
         return round((len(self.values) - 1) / (max(_hash(value) for value in self.values) / 2**64))
+
+    def top(self, n: int) -> list[tuple[str, int]]:
+        """The n most frequent of the listed values with their rows, ties by value; exact up to 1,000 values."""
+        return sorted(self.values.items(), key=lambda counted: (-counted[1], counted[0]))[:n]
 
 
 ColumnProfile = Annotated[NumericProfile | CategoryProfile, Field(discriminator="kind")]
@@ -124,15 +154,15 @@ def _column(name: str, column: pa.Array) -> ColumnProfile:
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         # Unsafe, because an integer past 2**53 is to be rounded, not refused.
         return _numeric(pc.cast(column, pa.float64(), safe=False))
-    return _category(pc.cast(column, pa.string()))
+    return _category(column)
 
 
 def _numeric(column: pa.Array) -> NumericProfile:
-    present = column.drop_null().to_numpy(zero_copy_only=False)
-    values: Floats = present[np.isfinite(present)]
-    nans = int(np.isnan(present).sum())
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, variance = (_finite(values.mean()), _finite(values.var())) if len(values) else (None, None)
+    present: Floats = column.drop_null().to_numpy(zero_copy_only=False)
+    finite = np.isfinite(present)
+    values = present if finite.all() else present[finite]
+    nans = 0 if len(values) == len(present) else int(np.isnan(present).sum())
+    found = moments.moments_of(values)
     return NumericProfile(
         count=len(values),
         nulls=column.null_count,
@@ -140,16 +170,21 @@ def _numeric(column: pa.Array) -> NumericProfile:
         infinite=len(present) - len(values) - nans,
         min=float(values.min()) if len(values) else None,
         max=float(values.max()) if len(values) else None,
-        mean=mean,
-        variance=variance,
+        mean=found.mean,
+        variance=found.variance,
         sketch=sketches.sketch_of(values),
+        hashes=hashing.lowest_hashes(values),
     )
 
 
 def _category(column: pa.Array) -> CategoryProfile:
     counted = pc.value_counts(column.drop_null())
-    values = zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)
-    return _listed(dict(values), count=len(column) - column.null_count, nulls=column.null_count)
+    texts = pc.cast(counted.field("values"), pa.string()).to_pylist()
+    values: dict[str, int] = {}
+    # A dictionary may hold a value twice.
+    for text, rows in zip(texts, counted.field("counts").to_pylist(), strict=True):
+        values[text] = values.get(text, 0) + rows
+    return _listed(values, count=len(column) - column.null_count, nulls=column.null_count)
 
 
 def _merged(name: str, a: ColumnProfile, b: ColumnProfile) -> ColumnProfile:
@@ -162,7 +197,7 @@ def _merged(name: str, a: ColumnProfile, b: ColumnProfile) -> ColumnProfile:
 
 
 def _merged_numeric(a: NumericProfile, b: NumericProfile) -> NumericProfile:
-    mean, variance = _moments(a, b)
+    both = moments.merge(_moments(a), _moments(b))
     return NumericProfile(
         count=a.count + b.count,
         nulls=a.nulls + b.nulls,
@@ -170,29 +205,15 @@ def _merged_numeric(a: NumericProfile, b: NumericProfile) -> NumericProfile:
         infinite=a.infinite + b.infinite,
         min=min((low for low in (a.min, b.min) if low is not None), default=None),
         max=max((high for high in (a.max, b.max) if high is not None), default=None),
-        mean=mean,
-        variance=variance,
+        mean=both.mean,
+        variance=both.variance,
         sketch=sketches.merge(a.sketch, b.sketch),
+        hashes=hashing.merge(a.hashes, b.hashes),
     )
 
 
-def _moments(a: NumericProfile, b: NumericProfile) -> tuple[float | None, float | None]:
-    """Mean and variance of both parts together.
-
-    Source:
-        Chan, Golub, LeVeque, Updating formulae and a pairwise algorithm for computing sample variances, COMPSTAT 1982.
-    """
-    if not a.count or not b.count:
-        filled = a if a.count else b
-        return filled.mean, filled.variance
-    if a.mean is None or b.mean is None:
-        return None, None
-    share = b.count / (a.count + b.count)
-    delta = b.mean - a.mean
-    mean = _finite(a.mean + delta * share)
-    if a.variance is None or b.variance is None:
-        return mean, None
-    return mean, _finite(a.variance * (1 - share) + b.variance * share + delta * delta * share * (1 - share))
+def _moments(side: NumericProfile) -> Moments:
+    return Moments(side.count, side.mean, side.variance)
 
 
 def _listed(values: dict[str, int], *, count: int, nulls: int) -> CategoryProfile:
@@ -209,7 +230,3 @@ def _order(value: str) -> tuple[int, str]:
 
 def _hash(value: str) -> int:
     return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "big")
-
-
-def _finite(number: float) -> float | None:
-    return float(number) if math.isfinite(number) else None

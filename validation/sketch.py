@@ -16,6 +16,7 @@ _SMALLEST = float(np.finfo(np.float64).tiny)
 _LARGEST = float(np.finfo(np.float64).max)
 # Makes the bin of the smallest positive number 1, which leaves 0 for zero and the negative bins for negative numbers.
 _SHIFT = 1 - math.ceil(math.log(_SMALLEST) / _LOG_GAMMA)
+_COUNTERS = 8
 
 
 class Sketch(BaseModel):
@@ -55,7 +56,7 @@ def sketch_of(values: Floats) -> Sketch:
     """
     if not np.isfinite(values).all():
         raise ValueError("a sketch counts finite numbers only")
-    bins, counts = np.unique(_bins(values), return_counts=True)
+    bins, counts = count_bins(bins_of(values))
     return Sketch(bins=tuple(bins.tolist()), counts=tuple(counts.tolist()))
 
 
@@ -79,16 +80,18 @@ def quantile(sketch: Sketch, q: float) -> float:
     if not 0 <= q <= 1 or not sketch.counts:
         raise ValueError(f"no quantile {q} of {sketch.count} numbers")
     place = int(np.searchsorted(np.cumsum(sketch.counts), math.floor(q * (sketch.count - 1)), side="right"))
-    if sketch.bins[place] == 0:
-        return 0.0
-    bottom, top = _bounds(np.array([sketch.bins[place]]))
-    # The harmonic mean is equally far from both bounds, relative to each.
-    return float(2 / (1 / bottom[0] + 1 / top[0]))
+    return _middle(sketch.bins[place])
+
+
+def fullest(sketch: Sketch, n: int) -> list[tuple[float, int]]:
+    """The n bins that counted most, fullest first: a number within 1 % of all in the bin, and how many they are."""
+    most = sorted(zip(sketch.bins, sketch.counts, strict=True), key=lambda counted: (-counted[1], counted[0]))[:n]
+    return [(_middle(place), count) for place, count in most]
 
 
 def bounds(value: float) -> tuple[float, float]:
     """The lower and upper bound of the bin that counts `value`."""
-    bottom, top = _bounds(_bins(np.array([value])))
+    bottom, top = _bounds(bins_of(np.array([value], np.float64)))
     return float(bottom[0]), float(top[0])
 
 
@@ -107,11 +110,44 @@ def counts_between(sketch: Sketch, edges: Floats) -> Floats:
     return np.diff(count_at_most(sketch, edges))
 
 
-def _bins(values: Floats) -> Ints:
+def bins_of(values: Floats) -> Ints:
+    """The bin of each of these finite numbers."""
     size = np.abs(values)
-    counted = size >= _SMALLEST
-    index = np.ceil(np.log(np.where(counted, size, 1.0)) / _LOG_GAMMA) + _SHIFT
-    return np.where(counted, np.sign(values) * index, 0).astype(np.int64)
+    tiny = size < _SMALLEST
+    some_tiny = bool(tiny.any())
+    if some_tiny:
+        size[tiny] = 1.0
+    # In place: a batch's worth of memory is touched once, not once for each step.
+    np.log(size, out=size)
+    np.divide(size, _LOG_GAMMA, out=size)
+    np.ceil(size, out=size)
+    np.add(size, _SHIFT, out=size)
+    np.copysign(size, values, out=size)
+    if some_tiny:
+        size[tiny] = 0.0
+    return size.astype(np.int64)
+
+
+def count_bins(bins: Ints) -> tuple[Ints, Ints]:
+    """Every bin once, ascending, with how often it occurs."""
+    if len(bins) == 0:
+        return bins, bins
+    lowest = int(bins.min())
+    # Counting in place of sorting, wherever the counters take no more memory than a few times the numbers.
+    if int(bins.max()) - lowest > _COUNTERS * len(bins):
+        found, counts = np.unique(bins, return_counts=True)
+        return found, counts
+    every = np.bincount(bins - lowest)
+    filled = np.flatnonzero(every)
+    return filled + lowest, every[filled]
+
+
+def _middle(place: int) -> float:
+    if place == 0:
+        return 0.0
+    bottom, top = _bounds(np.array([place]))
+    # The harmonic mean is equally far from both bounds, relative to each.
+    return float(2 / (1 / bottom[0] + 1 / top[0]))
 
 
 def _bounds(bins: Ints) -> tuple[Floats, Floats]:

@@ -9,6 +9,7 @@ import pytest
 
 from lookup.redaction import own_values, redact
 from lookup.writer import write_rows
+from schemas.hashing import hash_number
 from schemas.run import DataFile
 
 GONE = "c-17"
@@ -34,11 +35,16 @@ def files(tmp_path: Path) -> list[DataFile]:
     return [write_rows(tmp_path / "features", f"part-{n:05}.parquet", batch.schema, [cut]) for n, cut in cuts]
 
 
-def _profile(slices: dict[str, Any] | None) -> dict[str, Any]:
-    numeric = {"kind": "numeric", "min": 10.0, "max": 99.5, "count": 3}
+def _profile(slices: list[dict[str, Any]]) -> dict[str, Any]:
+    hashes = sorted(hash_number(value) for value in (10, 20, 99.5))
+    numeric = {"kind": "numeric", "min": 10.0, "max": 99.5, "count": 3, "hashes": hashes}
     category = {"kind": "category", "count": 3, "values": {"N1": 2, "N17": 1}, "other": 0}
     features = {"rows": 3, "columns": {"tail": category, "income": numeric}}
     return {"predictions": {"rows": 3, "columns": {}}, "features": features, "slices": slices}
+
+
+def _by(columns: list[str], *groups: list[str]) -> dict[str, Any]:
+    return {"columns": columns, "groups": [{"values": values, "rows": 2, "unusable": 0} for values in groups]}
 
 
 def _report(observed: str) -> dict[str, Any]:
@@ -54,7 +60,8 @@ def test_an_entity_without_rows_has_none(files: list[DataFile], tmp_path: Path) 
 
 
 def test_the_profile_loses_its_values_its_groups_and_its_extremes(files: list[DataFile], tmp_path: Path) -> None:
-    groups = {"columns": {"tail": {"N1": {"rows": 2}, "N17": {"rows": 1}}, "zone": {"3": {"rows": 2}, "17": {}}}}
+    pair = ["tail", "town"]
+    groups = [_by(["tail"], ["N1"], ["N17"]), _by(["zone"], ["3"], ["17"]), _by(pair, ["N1", "Ulm"], ["N17", "Ulm"])]
     (tmp_path / "profile.json").write_text(json.dumps(_profile(groups)))
 
     redact(tmp_path, own_values(tmp_path, files, GONE), GONE)
@@ -63,7 +70,19 @@ def test_the_profile_loses_its_values_its_groups_and_its_extremes(files: list[Da
     tail, income = found["features"]["columns"]["tail"], found["features"]["columns"]["income"]
     assert (tail["values"], tail["count"]) == ({"N1": 2}, 2)
     assert (income["min"], income["max"]) == (10.0, None)
-    assert found["slices"]["columns"] == {"tail": {"N1": {"rows": 2}}, "zone": {"3": {"rows": 2}}}
+    assert income["hashes"] == sorted(hash_number(value) for value in (10, 20))
+    assert found["slices"] == [_by(["tail"], ["N1"]), _by(["zone"], ["3"]), _by(pair, ["N1", "Ulm"])]
+
+
+def test_a_pair_of_values_that_one_row_has_is_taken_out_whosever_it_is(files: list[DataFile], tmp_path: Path) -> None:
+    pair = _by(["tail", "town"], ["N1", "Ulm"], ["N2", "Bonn"])
+    pair["groups"][1]["rows"] = 1
+    (tmp_path / "profile.json").write_text(json.dumps(_profile([pair])))
+
+    redact(tmp_path, own_values(tmp_path, files, GONE), GONE)
+
+    found = json.loads((tmp_path / "profile.json").read_text())
+    assert found["slices"] == [_by(["tail", "town"], ["N1", "Ulm"])]
 
 
 def test_the_report_loses_its_examples_and_keeps_its_verdict_and_counts(files: list[DataFile], tmp_path: Path) -> None:
@@ -76,7 +95,7 @@ def test_the_report_loses_its_examples_and_keeps_its_verdict_and_counts(files: l
 
 
 def test_a_number_that_names_a_group_is_taken_out_too(files: list[DataFile], tmp_path: Path) -> None:
-    (tmp_path / "profile.json").write_text(json.dumps(_profile({"columns": {"zone": {"17": {}}}})))
+    (tmp_path / "profile.json").write_text(json.dumps(_profile([_by(["zone"], ["17"])])))
     (tmp_path / "report.json").write_text(json.dumps(_report("17 moved most, by 0.17: its 1,700 rows, 117, 17")))
 
     redact(tmp_path, own_values(tmp_path, files, GONE), GONE)

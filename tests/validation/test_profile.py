@@ -5,11 +5,11 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from validation.profile import CategoryProfile, NumericProfile, Profile, merge, profile_batches
-from validation.sketch import quantile
+from validation.sketch import bounds, quantile
 
 
 def batch(**columns: object) -> pa.RecordBatch:
@@ -41,6 +41,60 @@ def test_values_equal_numpy() -> None:
     assert quantile(found.sketch, 0.5) == pytest.approx(np.median(values), rel=0.01)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.random.default_rng(1).normal(0, 1, 50_000),
+        np.random.default_rng(2).lognormal(3, 2, 50_000),
+        np.random.default_rng(3).beta(2, 5, 50_000),
+        np.random.default_rng(4).standard_cauchy(50_000),
+        np.random.default_rng(5).integers(0, 24, 50_000).astype(float),
+        np.random.default_rng(6).poisson(0.2, 50_000).astype(float),
+        np.full(50_000, -7.25),
+    ],
+    ids=["normal", "lognormal", "beta", "cauchy", "hours", "mostly zero", "constant"],
+)
+def test_every_statistic_equals_numpy_s_within_its_stated_error(values: np.ndarray) -> None:
+    found = numeric(profile_batches([batch(x=part) for part in np.array_split(values, 7)]), "x")
+
+    assert (found.count, found.min, found.max) == (50_000, values.min(), values.max())
+    assert found.mean == pytest.approx(values.mean(), rel=1e-9, abs=1e-12)
+    assert found.variance == pytest.approx(values.var(), rel=1e-9, abs=1e-12)
+    for q in (0.01, 0.25, 0.5, 0.75, 0.99):
+        exact = np.sort(values)[int(q * 49_999)]
+        assert quantile(found.sketch, q) == pytest.approx(exact, rel=0.0101)
+    distinct = len(np.unique(values))
+    assert found.distinct == (distinct if distinct < 512 else pytest.approx(distinct, rel=0.09))
+
+
+def test_the_fullest_bins_and_values_are_told() -> None:
+    hours = [7.0] * 5 + [8.0] * 3 + [0.0, -0.0]
+    found = profile_batches([batch(hour=hours, day=["Mon", "Tue", "Tue", "Sun"] + ["Sat"] * 6)])
+
+    top = numeric(found, "hour").top(2)
+    assert [rows for _, rows in top] == [5, 3]
+    assert [value for value, _ in top] == pytest.approx([7, 8], rel=0.01)
+    assert numeric(found, "hour").distinct == 3
+    assert category(found, "day").top(2) == [("Sat", 6), ("Tue", 2)]
+    assert numeric(profile_batches([batch(x=[6.5, 6.5])]), "x").top(5) == [(6.5, 2)]
+    assert numeric(profile_batches([batch(x=pa.nulls(2, pa.float64()))]), "x").top(5) == []
+
+
+def test_a_histogram_loses_no_row() -> None:
+    found = numeric(profile_batches([batch(x=np.linspace(-1, 1, 2001))]), "x")
+
+    assert found.histogram([-math.inf, 0, math.inf]).sum() == 2001
+    assert found.histogram([-1.1, 0.0, 1.1]) == pytest.approx([1001, 1000], abs=1)
+    bottom, top = bounds(0.5)
+    assert found.histogram([bottom, top]).tolist() == [sum(bottom < x <= top for x in np.linspace(-1, 1, 2001))]
+
+
+def test_integers_past_2_to_the_53_are_rounded() -> None:
+    found = numeric(profile_batches([batch(x=pa.array([2**53, 2**53 + 1, 2**53 + 2], pa.int64()))]), "x")
+
+    assert (found.count, found.distinct, found.max) == (3, 2, 2.0**53 + 2)
+
+
 def test_null_nan_and_infinity_are_counted_apart_and_spoil_nothing() -> None:
     found = numeric(profile_batches([batch(x=pa.array([1.0, None, math.nan, math.inf, -math.inf, 3.0]))]), "x")
 
@@ -55,6 +109,7 @@ def test_every_plain_type_has_a_profile() -> None:
         "flag": pa.array([True, False]),
         "day": pa.array([dt.date(2013, 7, 1)] * 2),
         "coded": pa.array(["a", "b"]).dictionary_encode(),
+        "doubled": pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array(["a", "a"])),
         "nothing": pa.nulls(2, pa.float64()),
     }
 
@@ -65,6 +120,7 @@ def test_every_plain_type_has_a_profile() -> None:
     assert category(found, "flag").values == {"false": 1, "true": 1}
     assert category(found, "day").values == {"2013-07-01": 2}
     assert category(found, "coded").values == {"a": 1, "b": 1}
+    assert category(found, "doubled").values == {"a": 2}
     nothing = numeric(found, "nothing")
     assert (nothing.count, nothing.nulls, nothing.mean) == (0, 2, None)
 
@@ -131,6 +187,7 @@ def table(content: list[tuple[float | None, str | None]]) -> pa.RecordBatch:
     )
 
 
+@settings(deadline=None)
 @given(rows, rows)
 def test_merging_profiles_equals_profiling_both(
     a: list[tuple[float | None, str | None]], b: list[tuple[float | None, str | None]]
@@ -149,6 +206,7 @@ def test_merging_profiles_equals_profiling_both(
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3000), max_size=3000), st.integers(0, 3000))
 def test_the_values_kept_do_not_depend_on_where_the_table_is_cut(values: list[int], cut: int) -> None:
     texts = [str(value) for value in values]

@@ -10,7 +10,8 @@ from schemas.report import CheckResult, Report, Verdict
 from schemas.run import Counts, Parity, RunManifest, SourceFile
 from validation.profile import Profile, profile_batches
 from validation.report import render_page
-from validation.slices import SliceMean, SliceMeans
+from validation.sketch import Sketch
+from validation.slices import SliceGroup, SliceProfile
 
 NOON = dt.datetime(2013, 7, 1, 12, tzinfo=dt.UTC)
 VOID = {"meta", "link"}
@@ -83,6 +84,15 @@ def manifest(**changed: Any) -> RunManifest:
 
 def profile(scores: list[float]) -> Profile:
     return profile_batches([pa.RecordBatch.from_pydict({"score": pa.array(scores, pa.float64())})])
+
+
+def by(column: str, **means: tuple[int, float]) -> list[SliceProfile]:
+    """Each value's rows and mean."""
+    groups = tuple(
+        SliceGroup(values=(value,), rows=rows, unusable=0, mean=mean, variance=0.0, positives=None, sketch=Sketch())
+        for value, (rows, mean) in means.items()
+    )
+    return [SliceProfile(columns=(column,), groups=groups)]
 
 
 def page(of: Report, now: Profile | None = None, live: Profile | None = None, **more: Any) -> Page:
@@ -159,7 +169,7 @@ def test_it_needs_no_network_and_runs_no_script() -> None:
 
 def test_what_came_from_data_cannot_write_html() -> None:
     evil = "<script>alert(1)</script>"
-    groups = SliceMeans(columns={"origin": {evil: SliceMean(rows=2, total=1.0)}})
+    groups = by("origin", **{evil: (2, 0.5)})
     failed = check(Verdict.FAIL, name=evil, observed=evil, expected=evil)
 
     html = render_page(report(Verdict.FAIL, failed), manifest(), None, None, slices=groups)
@@ -197,23 +207,15 @@ def test_a_run_without_predictions_still_has_a_page(now: Profile | None) -> None
 
 
 def test_groups_that_moved_most_come_first() -> None:
-    now = {
-        "EWR": SliceMean(rows=100, total=50.0),
-        "JFK": SliceMean(rows=100, total=30.0),
-        "new": SliceMean(rows=1, total=1),
-    }
-    live = {"EWR": SliceMean(rows=100, total=30.0), "JFK": SliceMean(rows=100, total=29.0)}
+    now = by("origin", EWR=(100, 0.5), JFK=(100, 0.3), new=(1, 1.0))
+    live = by("origin", EWR=(100, 0.3), JFK=(100, 0.29))
 
-    text = page(
-        report(Verdict.PASS, check()),
-        slices=SliceMeans(columns={"origin": now}),
-        live_slices=SliceMeans(columns={"origin": live}),
-    ).text
+    text = page(report(Verdict.PASS, check()), slices=now, live_slices=live).text
 
     assert "EWR 100 0.500 0.300 +0.200 JFK 100 0.300 0.290 +0.010 new 1 1.000 \N{EN DASH} \N{EN DASH}" in text
 
 
 def test_many_groups_are_counted_not_listed() -> None:
-    groups = SliceMeans(columns={"plane": {f"N{number}": SliceMean(rows=1, total=0.5) for number in range(40)}})
+    groups = by("plane", **{f"N{number}": (1, 0.5) for number in range(40)})
 
     assert "and 28 more" in page(report(Verdict.PASS, check()), slices=groups).text

@@ -1,12 +1,24 @@
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from validation.sketch import Sketch, bounds, count_at_most, counts_between, merge, quantile, sketch_of
+from validation.sketch import (
+    Sketch,
+    bins_of,
+    bounds,
+    count_at_most,
+    count_bins,
+    counts_between,
+    fullest,
+    merge,
+    quantile,
+    sketch_of,
+)
 
 numbers = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=60).map(np.array)
 
@@ -15,6 +27,7 @@ def exact_rank(values: np.ndarray, q: float) -> float:
     return float(np.sort(values)[math.floor(q * (len(values) - 1))])
 
 
+@settings(deadline=None)
 @given(numbers.filter(len), st.floats(0, 1))
 def test_every_quantile_is_within_one_percent(values: np.ndarray, q: float) -> None:
     exact = exact_rank(values, q)
@@ -29,6 +42,35 @@ def test_the_accuracy_holds_on_a_million_scores(q: float) -> None:
     assert quantile(sketch_of(values), q) == pytest.approx(exact_rank(values, q), rel=0.01)
 
 
+@settings(deadline=None)
+@given(numbers)
+def test_a_bin_is_the_ceiling_of_the_logarithm_to_the_base_gamma(values: np.ndarray) -> None:
+    tiny, log_gamma = float(np.finfo(np.float64).tiny), math.log(1.01 / 0.99)
+    shift = 1 - math.ceil(math.log(tiny) / log_gamma)
+    expected = [
+        0 if abs(x) < tiny else int(np.sign(x) * (np.ceil(np.log(np.abs(x)) / log_gamma) + shift)) for x in values
+    ]
+
+    assert bins_of(values.astype(float)).tolist() == expected
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-50, 50) | st.integers(-142_000, 142_000), max_size=60))
+def test_bins_are_counted_alike_whether_they_are_close_or_far_apart(bins: list[int]) -> None:
+    found, counts = count_bins(np.array(bins, np.int64))
+
+    assert dict(zip(found.tolist(), counts.tolist(), strict=True)) == Counter(bins)
+    assert found.tolist() == sorted(set(bins))
+
+
+def test_the_fullest_bins_come_first() -> None:
+    sketch = sketch_of(np.array([5.0, 5.0, 5.0, 0.0, 0.0, -1.0]))
+
+    assert [(round(value, 1), count) for value, count in fullest(sketch, 2)] == [(5.0, 3), (0.0, 2)]
+    assert len(fullest(sketch, 10)) == 3
+
+
+@settings(deadline=None)
 @given(numbers, numbers)
 def test_merging_equals_sketching_both(a: np.ndarray, b: np.ndarray) -> None:
     whole = sketch_of(np.concatenate([a, b]).astype(float))
@@ -36,6 +78,7 @@ def test_merging_equals_sketching_both(a: np.ndarray, b: np.ndarray) -> None:
     assert merge(sketch_of(a.astype(float)), sketch_of(b.astype(float))) == whole
 
 
+@settings(deadline=None)
 @given(numbers, st.floats(-1e300, 1e300))
 def test_counts_are_exact_on_the_bounds_of_a_bin(values: np.ndarray, value: float) -> None:
     values = values.astype(float)
