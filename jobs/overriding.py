@@ -73,6 +73,6 @@ def override(
     store = Store(settings.store, load_pipeline(settings, pipeline).name)
     with console.step("override") as step:
         made = override_run(store, run_id, checks=tuple(check), reason=reason)
-        write_page(store, run_id)
+        write_page(store, store.report(run_id))
         step.detail = f"{', '.join(made.checks)} by {made.by}: {made.reason}"
     console.result({"run_id": run_id, **made.model_dump(mode="json")})

@@ -3,46 +3,23 @@
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable
-from functools import reduce
-from pathlib import Path
-from typing import Literal
 
-from pydantic import ValidationError
-
-from jobs.snapshot import take_snapshot
+from jobs.checking import Checks
+from jobs.paging import write_page
 from jobs.stages import GetSpark, Plan
 from lookup.store import Store
 from schemas.content import write_atomically
-from schemas.errors import InputError, Problem
-from schemas.pipeline import Pipeline
-from schemas.report import CheckResult, Family, Report, Verdict
-from schemas.run import (
-    ENTITY_ID,
-    FEATURES,
-    PREDICTIONS,
-    PROFILE_FILE,
-    QUARANTINE,
-    REPORT_FILE,
-    REPORT_PAGE,
-    RunManifest,
-)
-from validation.coverage import check_coverage, check_entities, check_finite, check_quarantine, check_workers
-from validation.drift import check_drift
-from validation.gate import evaluated, judge
-from validation.measures import Measures, Wanted, measure_pair, merge_measures, nothing_measured
-from validation.report import render_page
-from validation.slices import check_slices
+from schemas.report import Report
+from schemas.run import PROFILE_FILE, REPORT_FILE, RunManifest, Stage
+from validation.gate import judge
 
 logger = logging.getLogger(__name__)
-
-_REQUIRED: tuple[Family, ...] = ("inputs", "coverage", "entities", "quarantine", "parity", "expectations", "drift")
 
 
 def verify(plan: Plan, manifest: RunManifest, spark: GetSpark) -> Report:
     """The report of a staged run, written beside it as JSON and as a page.
 
-    A run that has passed keeps its report: it is the evidence it was published on.
+    A run that has passed keeps its report: it is the evidence it was published on. So does one that was let through.
 
     Args:
         plan: Of the run.
@@ -52,59 +29,38 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark) -> Report:
     store, folder = plan.store, plan.store.run_folder(manifest.run_id)
     if (folder / REPORT_FILE).is_file():
         report = store.report(manifest.run_id)
-        if report.content == (manifest.verified_content or manifest.content) and report.verdict is not Verdict.FAIL:
+        is_of_this = report.content == (manifest.verified_content or manifest.content)
+        if is_of_this and report.lets_through(store.override(manifest.run_id)):
             logger.info("run %s: verified already, %s", manifest.run_id, report.verdict)
             return report
     started = time.monotonic()
     live = _live_run(store, manifest.run_id)
-    checks = _Checks(plan, manifest, live, spark)
+    checks = Checks(plan, manifest, live, spark)
     results = checks.run()
-    declared = plan.declared.pipeline.checks
+    seconds = round(time.monotonic() - started, 3)
     report = Report(
         pipeline=plan.declared.name,
         run_id=manifest.run_id,
         content=manifest.content,
         verified_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
         compared_with=live.run_id if live else None,
-        verdict=judge(results, required=(*_REQUIRED, "slices") if declared.slices else _REQUIRED),
+        verdict=judge(results, required=checks.required),
         checks=tuple(results),
+        off=manifest.off,
+        drift=checks.drift,
+        slices=checks.slices,
+        calibration=checks.calibration,
+        calibrated=checks.calibrated,
+        stages=(*manifest.stages, Stage(name="verify", seconds=seconds, rows_in=manifest.counts.rows)),
+        data_docs=checks.data_docs,
     )
-    seconds = time.monotonic() - started
-    _write(folder, report, manifest, checks)
-    logger.info("run %s: %s, %d checks, %.1f s", manifest.run_id, report.verdict, len(results), seconds)
-    return report
-
-
-def _write(folder: Path, report: Report, manifest: RunManifest, checks: "_Checks") -> None:
-    now, before = checks.now.value, checks.before.value
-    page = render_page(
-        report,
-        manifest,
-        profile=now.predictions if now else None,
-        live=before.predictions if before else None,
-        slices=now.slices if now else (),
-        live_slices=before.slices if before else (),
-    )
-    if now:
+    if now := checks.now.value:
         write_atomically(folder / PROFILE_FILE, now.model_dump_json() + "\n")
-    write_atomically(folder / REPORT_PAGE, page)
+    write_page(store, report)
     # Last, because publish asks for this file: a report that can be read is one that is complete.
     write_atomically(folder / REPORT_FILE, report.model_dump_json(indent=2) + "\n")
-
-
-def measure_run(folder: Path, manifest: RunManifest, pipeline: Pipeline) -> Measures:
-    """The profile of predictions, features and slices, from one scan of each staged file."""
-    wanted = Wanted(
-        output=manifest.outputs[0].name, private=frozenset(_private(pipeline)), slices=pipeline.checks.slices
-    )
-    pairs = zip(manifest.files_in(PREDICTIONS), manifest.files_in(FEATURES), strict=True)
-    parts = (measure_pair(folder / scored.path, folder / known.path, wanted) for scored, known in pairs)
-    return reduce(merge_measures, parts, nothing_measured())
-
-
-def _private(pipeline: Pipeline) -> set[str]:
-    """Columns whose values name an entity: no profile and no report shows them."""
-    return {ENTITY_ID, *pipeline.entity.key} - set(pipeline.features.columns)
+    logger.info("run %s: %s, %d checks, %.1f s", manifest.run_id, report.verdict, len(results), seconds)
+    return report
 
 
 def _live_run(store: Store, run_id: str) -> RunManifest | None:
@@ -112,114 +68,3 @@ def _live_run(store: Store, run_id: str) -> RunManifest | None:
     return store.manifest(live.run_id) if live and live.run_id != run_id else None
 
 
-def _stored_measures(folder: Path) -> Measures:
-    try:
-        return Measures.model_validate_json((folder / PROFILE_FILE).read_bytes())
-    except (OSError, ValidationError) as err:
-        # The live release passed with this file: without it there is no baseline, and without that no verdict.
-        where = str(folder / PROFILE_FILE)
-        raise InputError(Problem("OUT_FORMAT", where, str(err).splitlines()[0], "the live release's profile")) from err
-
-
-class _Once:
-    """A value that is computed when it is first asked for; each that asks for one that cannot be had sees the error."""
-
-    def __init__(self, compute: Callable[[], Measures | None]) -> None:
-        self._compute = compute
-        self._error: InputError | None = None
-        self.value: Measures | None = None
-
-    def __call__(self) -> Measures | None:
-        if self._error:
-            raise self._error
-        if self.value is None:
-            try:
-                self.value = self._compute()
-            except InputError as err:
-                self._error = err
-                raise
-        return self.value
-
-
-class _Checks:
-    """Every check of a run. Each fails closed by itself, whatever became of the others."""
-
-    def __init__(self, plan: Plan, manifest: RunManifest, live: RunManifest | None, spark: GetSpark) -> None:
-        self._plan, self._manifest, self._live, self._spark = plan, manifest, live, spark
-        store, pipeline = plan.store, plan.declared.pipeline
-        self.now = _Once(lambda: measure_run(store.run_folder(manifest.run_id), manifest, pipeline))
-        self.before = _Once(lambda: _stored_measures(store.run_folder(live.run_id)) if live else None)
-
-    def run(self) -> list[CheckResult]:
-        counts, checks = self._manifest.counts, self._plan.declared.pipeline.checks
-        live = self._live.counts if self._live else None
-        every: list[tuple[str, Family, Callable[[], CheckResult | list[CheckResult]]]] = [
-            ("inputs unchanged", "inputs", lambda: _check_inputs(self._plan, self._manifest)),
-            ("every entity accounted for", "coverage", self._coverage),
-            ("predictions are finite", "coverage", lambda: check_finite(self._measured().predictions, self._outputs)),
-            ("enough entities", "entities", lambda: check_entities(counts, live, checks.entities)),
-            ("quarantined share", "quarantine", lambda: check_quarantine(counts, checks.max_quarantined)),
-            ("bundle reproduces its holdout", "parity", lambda: check_workers(self._manifest.parity)),
-            ("expectations of inputs", "expectations", lambda: self._suite("inputs", FEATURES)),
-            ("expectations of predictions", "expectations", lambda: self._suite("predictions", PREDICTIONS)),
-            ("drift", "drift", self._drift),
-        ]
-        if checks.slices:
-            every.append(("slices", "slices", self._slices))
-        return [result for name, family, check in every for result in evaluated(name, family, check)]
-
-    @property
-    def _outputs(self) -> tuple[str, ...]:
-        return tuple(output.name for output in self._manifest.outputs)
-
-    def _measured(self) -> Measures:
-        measures = self.now()
-        if measures is None:
-            raise InputError(Problem("OUT_EMPTY", self._manifest.run_id, "nothing was measured", "a staged run"))
-        return measures
-
-    def _drift(self) -> list[CheckResult]:
-        before = self.before()
-        live = before.predictions if before else None
-        levels = self._plan.declared.pipeline.checks.drift.live.scores
-        return check_drift(self._measured().predictions, live, outputs=self._outputs, levels=levels)
-
-    def _slices(self) -> list[CheckResult]:
-        declared, before = self._plan.declared.pipeline.checks.slices, self.before()
-        live = before.slices if before else None
-        return check_slices(self._measured().slices, live, declared) if declared else []
-
-    def _suite(self, name: Literal["inputs", "predictions"], part: str) -> list[CheckResult]:
-        from validation.expectations import evaluate  # seconds of import time that a finished run need not pay
-
-        frame = self._spark().read.parquet(str(self._plan.store.run_folder(self._manifest.run_id) / part))
-        declared = self._plan.declared
-        return evaluate(name, getattr(declared.suites, name), frame, private=_private(declared.pipeline))
-
-    def _coverage(self) -> CheckResult:
-        from jobs.features import read_source
-        from validation.quarantine import entity_id_column
-
-        pipeline, spark = self._plan.declared.pipeline, self._spark()
-        name = pipeline.entity.source
-        source = read_source(spark, pipeline.sources[name], self._plan.snapshot.sources[name])
-        listed = source.select(entity_id_column(pipeline.entity.key).alias(ENTITY_ID))
-        folder = self._plan.store.run_folder(self._manifest.run_id)
-        aside = spark.read.parquet(str(folder / QUARANTINE)) if self._manifest.files_in(QUARANTINE) else None
-        counts = self._manifest.counts
-        return check_coverage(
-            listed, spark.read.parquet(str(folder / PREDICTIONS)), aside, counts, erased=counts.erased
-        )
-
-
-def _check_inputs(plan: Plan, manifest: RunManifest) -> CheckResult:
-    """Whether the sources still are, byte for byte, what was scored."""
-    now = take_snapshot(plan.settings, plan.declared.pipeline, plan.date).fingerprints
-    changed = sorted({file.path for file in set(now) ^ set(manifest.sources)})
-    return CheckResult(
-        name="inputs unchanged",
-        family="inputs",
-        verdict=Verdict.FAIL if changed else Verdict.PASS,
-        observed=f"{len(changed)} files differ: {', '.join(changed[:3])}" if changed else f"{len(now)} files as scored",
-        expected="the files that were scored",
-    )
