@@ -12,10 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from jobs.comparing import diff_manifests
 from jobs.snapshot import take_snapshot
 from jobs.stages import GetSpark, Plan
 from lookup.store import Store
+from schemas.checks import Checks as Declared
 from schemas.content import write_atomically
+from schemas.diff import Diff
 from schemas.errors import InputError, Problem
 from schemas.pipeline import Pipeline
 from schemas.report import CheckResult, Family, Report, Verdict
@@ -31,6 +34,7 @@ from schemas.run import (
     RunManifest,
 )
 from validation.coverage import check_coverage, check_entities, check_finite, check_quarantine, check_workers
+from validation.diff import check_churn
 from validation.drift import check_drift
 from validation.gate import evaluated, judge
 from validation.profile import Profile, profile_batches
@@ -72,20 +76,24 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark) -> Report:
     live = _live_run(store, manifest.run_id)
     checks = _Checks(plan, manifest, live, spark)
     results = checks.run()
-    declared = plan.declared.pipeline.checks
     report = Report(
         pipeline=plan.declared.name,
         run_id=manifest.run_id,
         content=manifest.content,
         verified_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
         compared_with=live.run_id if live else None,
-        verdict=judge(results, required=(*_REQUIRED, "slices") if declared.slices else _REQUIRED),
+        verdict=judge(results, required=_required(plan.declared.pipeline.checks)),
         checks=tuple(results),
     )
     seconds = time.monotonic() - started
     _write(folder, report, manifest.model_copy(update={"seconds": {**manifest.seconds, "verify": seconds}}), checks)
     logger.info("run %s: %s, %d checks, %.1f s", manifest.run_id, report.verdict, len(results), seconds)
     return report
+
+
+def _required(declared: Declared) -> tuple[Family, ...]:
+    asked: tuple[tuple[Family, object], ...] = (("slices", declared.slices), ("churn", declared.churn))
+    return (*_REQUIRED, *(family for family, what in asked if what))
 
 
 def _write(folder: Path, report: Report, manifest: RunManifest, checks: "_Checks") -> None:
@@ -194,6 +202,7 @@ class _Checks:
         store, pipeline = plan.store, plan.declared.pipeline
         self.now = _Once(lambda: measure_run(store.run_folder(manifest.run_id), manifest, pipeline))
         self.before = _Once(lambda: _stored_measures(store.run_folder(live.run_id)) if live else None)
+        self.diff: Diff | None = None  # what changed since the live release, where churn is declared
 
     def run(self) -> list[CheckResult]:
         counts, checks = self._manifest.counts, self._plan.declared.pipeline.checks
@@ -211,6 +220,8 @@ class _Checks:
         ]
         if checks.slices:
             every.append(("slices", "slices", self._slices))
+        if checks.churn:
+            every.append(("churn", "churn", self._churn))
         return [result for name, family, check in every for result in evaluated(name, family, check)]
 
     @property
@@ -242,6 +253,15 @@ class _Checks:
             found = check_slices(now, then if column in known else None, only)
             results += found if column in known or before is None else [_new_slice(result) for result in found]
         return results
+
+    def _churn(self) -> list[CheckResult]:
+        declared, live = self._plan.declared.pipeline.checks.churn, self._live
+        if declared is None:
+            return []
+        if live is not None:
+            tolerance = declared.tolerance
+            self.diff = diff_manifests(self._plan.store, live, self._manifest, tolerance=tolerance, correlate=False)
+        return check_churn(self.diff, declared, first_release=live is None)
 
     def _suite(self, name: Literal["inputs", "predictions"], part: str) -> list[CheckResult]:
         from validation.expectations import evaluate  # seconds of import time that a finished run need not pay

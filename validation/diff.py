@@ -75,9 +75,9 @@ def check_churn(diff: Diff | None, declared: Churn, *, first_release: bool) -> l
 
 
 def _check_share(name: str, limit: float, diff: Diff | None, declared: Churn, first_release: bool) -> CheckResult:
-    title = f"entities {name} since the live release"
-    expected = f"at most {limit:.2%} of its entities"
-    if name == "changed":
+    title = f"entities {name}"
+    expected = f"at most {limit:.2%} of those before"
+    if name == "changed" and declared.tolerance:
         expected += f", by more than {declared.tolerance:g}"
     if first_release:
         observed = "first release: nothing to compare with"

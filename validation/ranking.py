@@ -48,5 +48,5 @@ def _ranks(values: Floats, ordered: Floats) -> Floats:
 
 def _correlation(a: Floats, b: Floats) -> float | None:
     a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt(np.dot(a, a)) * np.sqrt(np.dot(b, b)))
+    scale = float(np.sqrt(np.dot(a, a) * np.dot(b, b)))
     return min(1.0, max(-1.0, float(np.dot(a, b)) / scale)) if scale > 0 and isfinite(scale) else None

@@ -37,6 +37,10 @@ _MEANING: dict[Family, tuple[str, str]] = {
         "Spread unlike those served now, they say that the inputs changed, or that the model reads them differently.",
     ),
     "slices": ("A group has moved", "A group can move far while the whole looks unchanged."),
+    "churn": (
+        "Too much changed since the live release",
+        "Entities that come, go or move in numbers are usually a broken source or another model.",
+    ),
     "parity": (
         "A model does not reproduce itself",
         "Before it scores anybody, it must repeat the predictions stored when it was trained.",
