@@ -3,13 +3,14 @@
 import datetime as dt
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
-from jobs import access, overriding, recovery, serving
+from jobs import access, diffing, overriding, recovery, serving
 from jobs.arguments import LOG_FORMAT, parse_date
 from jobs.console import Console
 from jobs.options import Json, PipelineName
@@ -250,7 +251,18 @@ def schema(
     sys.stdout.write(schemas[name])
 
 
-for _command in (overriding.override, serving.serve, recovery.plan, recovery.restore, recovery.erase, access.key, access.acl, access.misses):
+_elsewhere: tuple[Callable[..., None], ...] = (
+    serving.serve,
+    diffing.diff,
+    overriding.override,
+    recovery.plan,
+    recovery.restore,
+    recovery.erase,
+    access.key,
+    access.acl,
+    access.misses,
+)
+for _command in _elsewhere:
     app.command()(_command)
 
 

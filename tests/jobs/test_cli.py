@@ -20,6 +20,7 @@ COMMANDS = (
     "train",
     "lookup",
     "releases",
+    "diff",
     "rollback",
     "serve",
     "validate",
