@@ -35,49 +35,16 @@ from schemas.run import FEATURES, PREDICTIONS, QUARANTINE, REPORT_FILE, REPORT_P
 from schemas.settings import Settings
 from tests.customers import customers
 from tests.flights import FLIGHTS, rewrite
+from tests.jobs.runs import DATE, NEXT, PIPELINE, almanac, change_rows, column, flights_file, live_run
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 pytestmark = pytest.mark.spark
 
-DATE = dt.date(2013, 1, 5)
-NEXT = dt.date(2013, 1, 6)
-PIPELINE = "flight_delay"
-
-
 @pytest.fixture(autouse=True)
 def _one_session(spark: "SparkSession") -> None:
     """Runs find the session of the tests, as they find one of their process."""
-
-
-def almanac(settings: Settings, date: dt.date = DATE, *, force: bool = False) -> Finished:
-    quiet = Console(rich=RichConsole(file=io.StringIO()))
-    return run(settings, PIPELINE, date, console=quiet, force=force)
-
-
-def live_run(settings: Settings) -> str | None:
-    live = Store(settings.store, PIPELINE).live()
-    with connect(str(settings.redis_url)) as client:
-        head = RedisTable(client, PIPELINE).head()
-    assert (head.run_id if head else None) == (live.run_id if live else None)
-    return live.run_id if live else None
-
-
-def flights_file(settings: Settings, day: dt.date = DATE) -> Path:
-    return settings.root / "data" / "flights" / f"date={day}" / "part-0.parquet"
-
-
-def change_rows(path: Path, change: "dict[str, list[object]]") -> None:
-    table = pq.read_table(path, partitioning=None)
-    for name, values in change.items():
-        field = table.schema.field(name)
-        table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
-    pq.write_table(table, path)
-
-
-def column(path: Path, name: str) -> list[object]:
-    return pq.read_table(path, partitioning=None).column(name).to_pylist()
 
 
 def test_a_run_scores_every_known_flight_of_the_week_and_serves_it(settings: Settings) -> None:
