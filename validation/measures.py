@@ -113,10 +113,11 @@ def _side_by_side(
 
 
 def _as_scored(predictions: Any) -> Iterator[pa.RecordBatch]:
-    """The rows that were scored: what was carried over or withheld has no features."""
+    """The rows that were scored: what was carried over or withheld has no features. No batch is without rows."""
     for batch in predictions.iter_batches(BATCH_ROWS):
         scored = pc.equal(batch.column("status"), SCORED)
-        yield batch if scored.true_count == batch.num_rows else batch.filter(scored)
+        if scored.true_count:
+            yield batch if scored.true_count == batch.num_rows else batch.filter(scored)
 
 
 def _cut_alike(
@@ -124,16 +125,16 @@ def _cut_alike(
 ) -> Iterator[tuple[pa.RecordBatch | None, pa.RecordBatch | None]]:
     """Both, cut where either is: a batch ends with its row group, and where a text column begins a new dictionary.
 
-    Where one has more rows than the other, a last pair has None for the other.
+    Where one has more rows than the other, a last pair has None for the other. Neither has batches without rows: such a
+    one at the end would hide that more follow.
     """
     left, right = next(one, None), next(other, None)
     while left is not None and right is not None:
         rows = min(left.num_rows, right.num_rows)
-        if rows:
-            yield left.slice(0, rows), right.slice(0, rows)
+        yield left.slice(0, rows), right.slice(0, rows)
         left = left.slice(rows) if rows < left.num_rows else next(one, None)
         right = right.slice(rows) if rows < right.num_rows else next(other, None)
-    if (left is not None and left.num_rows) or (right is not None and right.num_rows):
+    if left is not None or right is not None:
         yield left, right
 
 

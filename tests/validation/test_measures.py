@@ -34,7 +34,7 @@ def rows() -> tuple[pa.Table, pa.Table]:
         "month": generator.integers(1, 13, ROWS),
         "distance": generator.gamma(2, 500, ROWS),
     }
-    predictions = {"entity_id": ids, "score": generator.beta(2, 5, ROWS), "model": ["m-1"] * ROWS}
+    predictions = {"entity_id": ids, "score": generator.beta(2, 5, ROWS), "status": ["scored"] * ROWS}
     return pa.table(predictions), pa.table(features)
 
 
@@ -68,7 +68,7 @@ def test_private_columns_are_grouped_by_and_not_profiled(pair: tuple[Path, Path]
     found = measure_pair(*pair, WANTED)
 
     assert list(found.features.columns) == ["origin", "month", "distance"]
-    assert list(found.predictions.columns) == ["score", "model"]
+    assert list(found.predictions.columns) == ["score", "status"]
     assert [len(each.groups) for each in found.slices] == [3, 100, 36]
 
 
@@ -112,9 +112,40 @@ def test_files_in_another_order_are_refused(rows: tuple[pa.Table, pa.Table], tmp
         measure_pair(*written(tmp_path, rows[0].slice(0, 100), swapped), WANTED)
 
 
-def test_files_of_more_or_fewer_rows_are_refused(rows: tuple[pa.Table, pa.Table], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"part-00000\.parquet: 99 rows; expected 100, as scored"):
-        measure_pair(*written(tmp_path, rows[0].slice(0, 100), rows[1].slice(0, 99)), WANTED)
+@pytest.mark.parametrize("counts", [(100, 99), (99, 100), (100, 0), (0, 100)])
+def test_files_of_more_or_fewer_rows_are_refused(
+    rows: tuple[pa.Table, pa.Table], tmp_path: Path, counts: tuple[int, int]
+) -> None:
+    with pytest.raises(InputError, match=r"part-00000\.parquet: not as many rows as were scored"):
+        measure_pair(
+            *written(tmp_path, *(table.slice(0, count) for table, count in zip(rows, counts, strict=True))), WANTED
+        )
+
+
+def with_status(predictions: pa.Table, status: list[str]) -> pa.Table:
+    return predictions.set_column(predictions.schema.get_field_index("status"), "status", pa.array(status))
+
+
+def test_rows_that_were_not_scored_have_no_features_and_are_not_measured(
+    rows: tuple[pa.Table, pa.Table], tmp_path: Path
+) -> None:
+    predictions = with_status(rows[0], ["scored" if number % 3 else "carried" for number in range(ROWS)])
+    features = rows[1].filter(pa.array(number % 3 > 0 for number in range(ROWS)))
+
+    found = measure_pair(*written(tmp_path, predictions, features), WANTED)
+
+    assert (found.predictions.rows, found.features.rows) == (100_000, 100_000)
+    assert sum(group.rows for group in found.slices[0].groups) == 100_000
+
+
+def test_a_scored_row_behind_many_carried_ones_must_have_features_too(
+    rows: tuple[pa.Table, pa.Table], tmp_path: Path
+) -> None:
+    # The features end with the first batch; a whole batch was carried; then come rows that lack theirs.
+    predictions = with_status(rows[0], ["scored"] * 65_536 + ["carried"] * 65_536 + ["scored"] * (ROWS - 131_072))
+
+    with pytest.raises(InputError, match="not as many rows as were scored"):
+        measure_pair(*written(tmp_path, predictions, rows[1].slice(0, 65_536)), WANTED)
 
 
 def test_files_of_other_row_groups_are_read_side_by_side(rows: tuple[pa.Table, pa.Table], tmp_path: Path) -> None:
