@@ -13,7 +13,7 @@ from schemas.errors import InputError, Problem
 from schemas.run import ENTITY_ID
 from validation.slices import MAX_VALUES, NULL
 
-ROUTE = ("model", "status")
+ROUTE = MODEL, STATUS = "model", "status"
 
 
 @dataclass(frozen=True, slots=True)
