@@ -53,8 +53,8 @@ class Diff(_Record):
         changed: Kept entities whose first output moved by more, or is a number in only one of the releases.
         changed_outputs: The same of every output.
         model_changes: Kept entities that another model answers now.
-        status_changes: Kept entities whose status (scored, carried) is another.
-        not_finite: Rows of both releases without a finite first output.
+        status_changes: Kept entities whose status (scored, carried, withheld) is another.
+        not_finite: Rows of both releases without a finite first output, those that are withheld on purpose apart.
         churn: (added + removed + changed) / before; None where the release before has no entity.
         mean_before: Of the first output of the kept entities that have a finite one in both, as all that follows.
         decile_edges: Upper bounds of the first nine tenths of the scores before; empty where there are none.

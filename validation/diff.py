@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 from schemas.checks import Churn
 from schemas.diff import Diff, Mover
 from schemas.report import CheckResult, Verdict
-from schemas.run import ENTITY_ID
+from schemas.run import ENTITY_ID, WITHHELD
 from validation.gate import not_evaluated
 from validation.pairing import Pair, pairs
 from validation.ranking import ranked
-from validation.rundata import ROUTE, Codes, RunFiles
+from validation.rundata import MODEL, ROUTE, STATUS, Codes, RunFiles
 from validation.shifts import Shifts
 
 Floats = npt.NDArray[np.float64]
@@ -49,7 +49,7 @@ def diff_runs(
     """
     columns = list(dict.fromkeys(column for group in groups for column in group))
     codes = {**{name: Codes(most=None) for name in ROUTE}, **{column: Codes() for column in columns}}
-    tally = _Tally(outputs, tolerance, top)
+    tally = _Tally(outputs, tolerance, top, codes[STATUS])
     grouped = [Shifts(group, codes, outputs[0]) for group in groups]
     for pair in pairs(before, after, outputs=outputs, codes=codes, slices=columns):
         tally.add(pair)
@@ -105,7 +105,8 @@ def _incomparable(diff: Diff | None, declared: Churn) -> str:
 class _Tally:
     """The counts over all parts, and what must be kept of each for the ranks at the end."""
 
-    def __init__(self, outputs: Sequence[str], tolerance: float, top: int) -> None:
+    def __init__(self, outputs: Sequence[str], tolerance: float, top: int, statuses: Codes) -> None:
+        self._statuses = statuses
         self._outputs, self._tolerance, self._top = outputs, tolerance, top
         self._before = self._after = self._added = self._removed = self._not_finite = 0
         self._changed = dict.fromkeys(outputs, 0)
@@ -125,13 +126,18 @@ class _Tally:
             old, new = _kept(pair, name)
             self._routes[name] += int((old != new).sum())
         sides = [side.column(self._outputs[0]).to_numpy() for side in (pair.before, pair.after)]
-        self._not_finite += sum(int((~np.isfinite(side)).sum()) for side in sides)
+        self._not_finite += self._without_number(pair.before, sides[0]) + self._without_number(pair.after, sides[1])
         old, new = sides[0][pair.kept_before], sides[1][pair.kept_after]
         finite = np.isfinite(old) & np.isfinite(new)
         self._scores.append((old[finite], new[finite]))
         if self._top:
             ids = pair.before.column(ENTITY_ID).take(pa.array(pair.kept_before[finite]))
             self._movers.append(_largest(ids, old[finite], new[finite], self._top))
+
+    def _without_number(self, rows: pa.Table, scores: Floats) -> int:
+        # A row that is withheld has none on purpose.
+        withheld = np.array([value == WITHHELD for value in self._statuses.values], np.bool_)
+        return int((~np.isfinite(scores) & ~withheld[rows.column(STATUS).to_numpy()]).sum())
 
     def diff(self, groups: Iterable[Shifts], *, correlate: bool) -> Diff:
         kept = self._before - self._removed
@@ -152,8 +158,8 @@ class _Tally:
             unchanged=kept - changed,
             changed=changed,
             changed_outputs=self._changed,
-            model_changes=self._routes["model"],
-            status_changes=self._routes["status"],
+            model_changes=self._routes[MODEL],
+            status_changes=self._routes[STATUS],
             not_finite=self._not_finite,
             churn=(self._added + self._removed + changed) / self._before if self._before else None,
             movers=self._named(),

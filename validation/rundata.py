@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 
 from schemas.errors import InputError, Problem
 from schemas.run import ENTITY_ID
-from validation.slices import MAX_VALUES, NULL
+from validation.grouping import NULL
+from validation.slices import MAX_GROUPS
 
-ROUTE = ("model", "status")
+ROUTE = MODEL, STATUS = "model", "status"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Codes:
         values: Code -> value.
     """
 
-    def __init__(self, most: int | None = MAX_VALUES) -> None:
+    def __init__(self, most: int | None = MAX_GROUPS) -> None:
         self._known: dict[str, int] = {}
         self._most = most
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from schemas.diff import SliceShift
 from validation.pairing import Pair, Positions
 from validation.rundata import Codes
-from validation.slices import MAX_VALUES
+from validation.slices import MAX_GROUPS
 
 Floats = npt.NDArray[np.float64]
 
@@ -49,12 +49,12 @@ class Shifts:
         """Every group, or why there are none."""
         for column, codes in zip(self.columns, self._codes, strict=True):
             if codes.overflows:
-                return f"{column} has more than {MAX_VALUES:,} values"
+                return f"{column} has more than {MAX_GROUPS:,} values"
         if self._sums is None:
             return []
         filled = np.flatnonzero(self._sums[:, 0].sum(axis=0))
-        if filled.size > MAX_VALUES:
-            return f"{filled.size:,} groups; at most {MAX_VALUES:,} are told"
+        if filled.size > MAX_GROUPS:
+            return f"{filled.size:,} groups; at most {MAX_GROUPS:,} are told"
         shape = [len(codes.values) for codes in self._codes]
         named = [(self._values(np.unravel_index(cell, shape)), self._sums[:, :, cell]) for cell in filled]
         return [self._shift(values, *sums) for values, sums in sorted(named, key=lambda found: found[0])]

@@ -37,6 +37,7 @@ def write(
     buckets: int = 1,
     files: int = 1,
     model: str = "m-1",
+    status: str = "scored",
     origins: Mapping[str, str | None] | None = None,
 ) -> RunFiles:
     """The files of a run as scoring lays them out: whole ranges of buckets to a file, ids sorted in each bucket."""
@@ -48,7 +49,7 @@ def write(
             "entity_id": pa.array(ids, pa.string()),
             "score": pa.array([scores[entity] for entity in ids], pa.float64(), from_pandas=False),
             "model": pa.array([model] * len(ids), pa.string()),
-            "status": pa.array(["scored"] * len(ids), pa.string()),
+            "status": pa.array([status] * len(ids), pa.string()),
         }
         found = origins or {entity: origin_of(entity) for entity in ids}
         features = {
@@ -238,6 +239,16 @@ def test_entities_that_another_model_answers_are_counted(tmp_path: Path) -> None
     diff = diff_runs(old, new, outputs=["score"])
 
     assert (diff.model_changes, diff.status_changes, diff.changed) == (1, 0, 0)
+
+
+def test_an_entity_that_is_withheld_now_has_changed_and_does_not_speak_against_the_run(tmp_path: Path) -> None:
+    old = write(tmp_path / "before", {"a": 0.5, "b": 0.5})
+    new = write(tmp_path / "after", {"a": None, "b": None}, status="withheld")
+
+    diff = diff_runs(old, new, outputs=["score"])
+
+    assert (diff.changed, diff.status_changes, diff.not_finite) == (2, 2, 0)
+    assert diff_runs(new, new, outputs=["score"]).unchanged == 2
 
 
 def test_an_entity_that_went_to_another_group_is_a_row_less_there_and_not_removed(tmp_path: Path) -> None:
