@@ -9,11 +9,11 @@ from lookup.balance import Ask, Balancer, Policy, is_workers_fault
 from lookup.coalesce import AsyncReader, Lookups
 from lookup.connect import READ_SECONDS, address_of, connect
 from lookup.fallback import EXPIRED
+from lookup.follower import check_ids
 from lookup.reader import Reader
 from lookup.resp import Connection
 from schemas.answer import MAX_BATCH, Answer
 from schemas.errors import AlmanacError, DeclarationError, InputError, Problem, UnavailableError
-from schemas.keys import id_problem
 from schemas.strict import NAME_PATTERN
 
 if TYPE_CHECKING:
@@ -269,6 +269,4 @@ def _check(table: str, ids: Sequence[str]) -> None:
     """Refuse what could reach another table's keys, and what no entity can be called."""
     if not re.fullmatch(NAME_PATTERN, table):
         raise InputError(Problem("TABLE_UNKNOWN", f"table {table[:80]!r}", "not a table's name", "a pipeline's name"))
-    for position, entity in enumerate(ids):
-        if why := id_problem(entity):
-            raise InputError(Problem("ENTITY_ID", f"ids[{position}]", why, "an entity id of docs/lookup.md"))
+    check_ids(ids)

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from lookup.connect import Address
-from lookup.resp import Command, Connection, Request
+from lookup.resp import Command, Connection, Outcome, Request
 from lookup.slots import SlotMap
-from schemas.errors import AlmanacError
+from schemas.errors import AlmanacError, Problem, UnavailableError
 
 _MOVED = "STORE_IS_CLUSTER"
 
@@ -28,14 +28,14 @@ class Cluster:
         self._told_by = self._entry
         self._slots: SlotMap | None = None
         self._masters: dict[Address, Connection] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[list[Any]]] = set()
 
     def send(self, *requests: Request) -> None:
         """Make all requests; each master gets its commands of one tick in one write."""
         for request in requests:
-            task = self._loop.create_task(self._answer(request))
+            task = self._loop.create_task(self._answered(request.commands))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(self._tell, request))
 
     def close(self) -> None:
         for task in self._tasks:
@@ -43,16 +43,23 @@ class Cluster:
         for connection in (self._entry, *self._masters.values()):
             connection.close()
 
-    async def _answer(self, request: Request) -> None:
-        try:
-            replies = await self._replies(request.commands)
-            if any(_is_moved(reply) for reply in replies):
-                self._slots = None
-                replies = await self._replies(request.commands)
-        except AlmanacError as err:
-            request.done(err)
+    def _tell(self, request: Request, task: "asyncio.Task[list[Any]]") -> None:
+        """What came of a request, whatever it is: a defect of ours is an outcome too."""
+        self._tasks.discard(task)
+        if task.cancelled():
+            where = repr(self._address)
+            request.done(UnavailableError(Problem("STORE_DOWN", where, "closed", "a Redis that answers")))
+        elif (failure := task.exception()) is not None:
+            request.done(cast("Exception", failure))
         else:
-            request.done(replies)
+            request.done(task.result())
+
+    async def _answered(self, commands: Sequence[Command]) -> list[Any]:
+        replies = await self._replies(commands)
+        if any(_is_moved(reply) for reply in replies):
+            self._slots = None
+            replies = await self._replies(commands)
+        return replies
 
     async def _replies(self, commands: Sequence[Command]) -> list[Any]:
         slots = self._slots = self._slots or await self._map()
@@ -122,10 +129,10 @@ def connection_to(address: Address, loop: asyncio.AbstractEventLoop) -> Connecti
     return Cluster(address, loop=loop) if address.is_cluster else Connection(address, loop=loop)
 
 
-def _settle(answered: "asyncio.Future[list[Any]]", outcome: list[Any] | AlmanacError) -> None:
+def _settle(answered: "asyncio.Future[list[Any]]", outcome: Outcome) -> None:
     if answered.done():
         return
-    if isinstance(outcome, AlmanacError):
+    if isinstance(outcome, Exception):
         answered.set_exception(outcome)
     else:
         answered.set_result(outcome)

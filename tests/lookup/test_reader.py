@@ -11,12 +11,13 @@ import redis
 
 from lookup.coalesce import AsyncReader, Lookups
 from lookup.connect import address_of, connect
+from lookup.follower import Follower
 from lookup.reader import Reader
 from lookup.resp import Connection
 from schemas.answer import Answer
 from schemas.errors import InputError, RowDecodeError, UnavailableError
 from schemas.head import Head
-from schemas.keys import bucket_key, bucket_of, head_key
+from schemas.keys import bucket_key, bucket_of, head_key, priors_key
 
 Client = redis.Redis
 PutVersion = Callable[..., Head]
@@ -135,6 +136,80 @@ def test_a_damaged_row_is_refused_and_never_guessed(
 
     with pytest.raises(RowDecodeError, match="ROW_DECODE"):
         lookup(redis_url, ["UA:1"])
+
+
+@both
+def test_a_prior_whose_field_is_not_utf_8_is_refused(
+    lookup: Any, redis_url: str, redis_client: Client, put_version: PutVersion
+) -> None:
+    head = put_version(redis_client, 3, {"UA:1": 0.25})
+    redis_client.hset(priors_key("flights", head.version), b"0:\xff\xfe", b"\x91\xc0")
+    redis_client.set(head_key("flights"), head.model_copy(update={"priors": 1}).model_dump_json())
+
+    with pytest.raises(RowDecodeError, match=r"almanac:flights:13:priors: a field that is not UTF-8: 303afffe.*ROW_D"):
+        lookup(redis_url, ["UA:1"])
+
+
+@both
+@pytest.mark.parametrize("entity", ["\ud800", " ", "a\0b", "x" * 513])
+def test_what_is_no_id_is_refused(lookup: Any, redis_url: str, entity: str) -> None:
+    with pytest.raises(InputError, match=r"ids\[1\].*ENTITY_ID"):
+        lookup(redis_url, ["UA:1", entity])
+
+
+def test_what_cannot_be_sent_harms_no_lookup_of_the_same_tick(
+    redis_url: str, redis_client: Client, put_version: PutVersion
+) -> None:
+    put_version(redis_client, 3, {"UA:1": 0.25})
+
+    async def ask() -> list[Any]:
+        lookups = Lookups(Connection(address_of(redis_url)))
+        reader = AsyncReader(lookups, "flights")
+        await reader.lookup(["UA:1"])
+        asked = (reader.lookup([entity]) for entity in ("UA:1", "\ud800", "UA:1"))
+        async with asyncio.timeout(5):
+            found = await asyncio.gather(*asked, return_exceptions=True)
+        lookups.close()
+        return found
+
+    first, bad, last = asyncio.run(ask())
+
+    assert isinstance(bad, InputError)
+    assert [answers[0].status for _, answers in (first, last)] == ["exact", "exact"]
+
+
+class Defective(Follower):
+    """One with a defect, in what it asks or in what it makes of the replies."""
+
+    def __init__(self, table: str, where: str) -> None:
+        super().__init__(table)
+        self._where = where
+
+    def ask(self, ids: Any) -> Any:
+        return None.missing if self._where == "ask" else super().ask(ids)  # type: ignore[attr-defined]
+
+    def settle(self, asked: Any, replies: Any) -> Any:
+        return None.missing if self._where == "settle" else super().settle(asked, replies)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("where", ["ask", "settle"])
+def test_a_defect_of_ours_is_the_error_of_its_lookups_and_no_request_hangs(
+    redis_url: str, redis_client: Client, put_version: PutVersion, where: str
+) -> None:
+    put_version(redis_client, 3, {"UA:1": 0.25})
+
+    async def ask() -> list[Any]:
+        lookups = Lookups(Connection(address_of(redis_url)))
+        asked = (lookups.lookup(follower, ["UA:1"]) for follower in (Defective("flights", where), Follower("flights")))
+        async with asyncio.timeout(5):
+            found = await asyncio.gather(*asked, return_exceptions=True)
+        lookups.close()
+        return found
+
+    defective, sound = asyncio.run(ask())
+
+    assert isinstance(defective, AttributeError)
+    assert len(sound.rows) == 1
 
 
 def test_a_reader_follows_the_head_and_needs_no_row_of_the_version_before(

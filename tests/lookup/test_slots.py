@@ -16,6 +16,7 @@ from lookup.cluster import Cluster
 from lookup.coalesce import AsyncReader, Lookups
 from lookup.connect import Client, address_of, connect
 from lookup.reader import Reader
+from lookup.resp import Request
 from lookup.slots import SlotMap, slot_of
 from lookup.table import RedisTable
 from lookup.wire import Wire
@@ -174,6 +175,26 @@ def test_a_master_that_is_away_fails_only_the_lookups_that_need_it(
         victim.process.send_signal(signal.SIGCONT)
 
     assert found == ["STORE_", "{1.0}", "STORE_", "{1.0}", "{1.0}"]
+
+
+def test_a_defect_of_ours_is_an_outcome_in_a_cluster_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask() -> list[Any]:
+        told: list[Any] = []
+        cluster = Cluster(address_of("redis+cluster://127.0.0.1:1"))
+        monkeypatch.setattr(cluster, "_map", lambda: None.missing)  # type: ignore[attr-defined]
+        cluster.send(Request([("GET", "a")], told.append))
+        await asyncio.sleep(0.05)
+        monkeypatch.setattr(cluster, "_map", lambda: asyncio.sleep(60))
+        cluster.send(Request([("GET", "a")], told.append))
+        await asyncio.sleep(0)
+        cluster.close()
+        await asyncio.sleep(0.05)
+        return told
+
+    defect, closed = asyncio.run(ask())
+
+    assert isinstance(defect, AttributeError)
+    assert closed.problems[0].code == "STORE_DOWN"
 
 
 def test_a_master_that_hangs_stops_a_publication_and_the_next_one_succeeds(
