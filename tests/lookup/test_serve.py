@@ -1,5 +1,6 @@
 """The server around the API: workers, ports, files, shutting down."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -9,16 +10,20 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 import redis
 
+from lookup.api import Options, create_app
 from lookup.embedded import free_port
+from lookup.keyring import Keyring
 from lookup.misses import read_misses
 from lookup.serve import Listening, serve
 from schemas.errors import DeclarationError
@@ -220,6 +225,52 @@ def test_a_request_without_a_key_is_told_so_before_its_body_is_looked_at(
         replies = [server.lookup(body) for body in (b"[" * 1000, b'{"ids": []}', {"ids": ["UA:1"]})]
 
     assert [(reply.status, reply.json["code"]) for reply in replies] == [(401, "API_KEY")] * 3
+
+
+def test_the_body_of_a_request_without_a_key_is_not_kept(redis_url: str, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.yaml"
+    keys.write_text("keys: {}\n")
+    app = create_app(redis_url, TABLES, Options(keyring=Keyring.load(keys)))
+    proto: Any = _Upload(pieces=16)
+    scope: Any = SimpleNamespace(method="POST", path="/v1/flights/lookup", query_string="", headers={})
+
+    tracemalloc.start()
+    try:
+        asyncio.run(app.__rsgi__(scope, proto))
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert proto.statuses == [401]
+    assert proto.pieces == 0  # all of it came, or the client would not see the answer
+    assert peak_bytes < 1 << 19
+
+
+class _Upload:
+    """A request that brings a body of so many pieces of 64 KiB."""
+
+    def __init__(self, pieces: int) -> None:
+        self.pieces = pieces
+        self.statuses: list[int] = []
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while self.pieces:
+            self.pieces -= 1
+            yield bytes(1 << 16)
+
+    def response_bytes(self, status: int, headers: Any, body: bytes) -> None:
+        self.statuses.append(status)
+
+
+def test_a_batch_that_is_none_costs_as_much_as_one_id(run_server: Any, redis_url: str, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.yaml"
+    digest = hashlib.sha256(b"alm_secret").hexdigest()
+    keys.write_text(f"keys:\n  shop: {{sha256: {digest}, tables: [flights], requests_per_second: 0.01, burst: 3}}\n")
+    headers = {"Authorization": "Bearer alm_secret", "Content-Type": "application/json"}
+    with run_server(tmp_path, redis_url, ["flights"], keys=keys) as server:
+        replies = [server.ask("POST", "/v1/flights/lookup", b"no JSON", headers) for _ in range(4)]
+
+    assert [reply.status for reply in replies] == [400, 400, 400, 429]
 
 
 def test_the_access_log_tells_each_request_with_its_trace_and_no_id(
