@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
-from lookup.connect import Address
+from lookup.connect import READ_SECONDS, Address
 from lookup.resp import Command, Connection, Outcome, Request
 from lookup.slots import SlotMap
 from schemas.errors import AlmanacError, Problem, UnavailableError
@@ -21,10 +21,17 @@ class Cluster:
     has gone ahead of its slot is asked for where it is. A master that is away fails only the requests that need it.
     """
 
-    def __init__(self, address: Address, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        timeout_seconds: float = READ_SECONDS,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
         self._address = address
+        self._timeout_seconds = timeout_seconds
         self._loop = loop or asyncio.get_running_loop()
-        self._entry = Connection(address, loop=self._loop)
+        self._entry = Connection(address, timeout_seconds=timeout_seconds, loop=self._loop)
         self._told_by = self._entry
         self._slots: SlotMap | None = None
         self._masters: dict[Address, Connection] = {}
@@ -115,7 +122,7 @@ class Cluster:
 
     def _to(self, master: Address) -> Connection:
         if master not in self._masters:
-            self._masters[master] = Connection(master, loop=self._loop)
+            self._masters[master] = Connection(master, timeout_seconds=self._timeout_seconds, loop=self._loop)
         return self._masters[master]
 
     async def _ask(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
@@ -124,9 +131,12 @@ class Cluster:
         return await answered
 
 
-def connection_to(address: Address, loop: asyncio.AbstractEventLoop) -> Connection | Cluster:
+def connection_to(
+    address: Address, loop: asyncio.AbstractEventLoop, *, timeout_seconds: float = READ_SECONDS
+) -> Connection | Cluster:
     """What lookups are sent over: one connection, or one to each master of a cluster."""
-    return Cluster(address, loop=loop) if address.is_cluster else Connection(address, loop=loop)
+    kind = Cluster if address.is_cluster else Connection
+    return kind(address, timeout_seconds=timeout_seconds, loop=loop)
 
 
 def _settle(answered: "asyncio.Future[list[Any]]", outcome: Outcome) -> None:
