@@ -5,6 +5,7 @@ import os
 from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -89,8 +90,24 @@ class Metrics:
         counts = self._registry
         if _SHARED in os.environ:
             counts = CollectorRegistry()
+            _forget_the_dead(Path(os.environ[_SHARED]))
             MultiProcessCollector(counts)  # type: ignore[no-untyped-call]
         return generate_latest(counts) + generate_latest(_live(heads, now, open_))
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Remove what workers that are no more were answering when they were killed; what they had counted stays."""
+    for file in folder.glob("gauge_live*_*.db"):
+        if not _is_alive(int(file.stem.rpartition("_")[2])):
+            file.unlink(missing_ok=True)  # another worker may be at it too
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):  # the latter: its number is another user's process by now
+        return False
+    return True
 
 
 def _live(heads: Mapping[str, object], now: dt.datetime, open_: Mapping[str, bool]) -> CollectorRegistry:

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import socket
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -70,7 +71,8 @@ class _Count:
 class Misses:
     """Counts misses in memory, and writes them to the store when told to.
 
-    `add` is called on the event loop; `flush` may run in another thread meanwhile, one at a time.
+    `add` is called on the event loop; `flush` may run in another thread meanwhile: at the end of a server in two at
+    once, of which one waits.
 
     Args:
         store_root: Files go to `<store_root>/<table>/misses/`.
@@ -85,6 +87,7 @@ class Misses:
         # A process that is started again in a container has the host and the id of the one before.
         self._token = secrets.token_hex(4)
         self._complained = False
+        self._flushing = threading.Lock()
 
     def add(self, table: str, entity: str) -> None:
         """Count one miss: a microsecond, and bounded memory whatever is asked for."""
@@ -106,20 +109,23 @@ class Misses:
 
     def flush(self) -> None:
         """Write what was counted since the last time; a disk that fails costs these counts, and is told once."""
-        counts = list(self._counts.values())
-        while self._ended:
-            counts.append(self._ended.popleft())
-        for count in counts:
-            if not count.changed:
-                continue
-            count.changed = False  # before the ids are copied: what comes meanwhile is written the next time
-            try:
-                self._write(count)
-            except (OSError, InputError) as err:
-                count.changed = True
-                if not self._complained:
-                    self._complained = True
-                    logger.error("misses are not written: %s", err)  # its words say all
+        with self._flushing:
+            counts = list(self._counts.values())
+            while self._ended:
+                counts.append(self._ended.popleft())
+            for count in counts:
+                if count.changed:
+                    self._try_to_write(count)
+
+    def _try_to_write(self, count: _Count) -> None:
+        count.changed = False  # before the ids are copied: what comes meanwhile is written the next time
+        try:
+            self._write(count)
+        except (OSError, InputError) as err:
+            count.changed = True
+            if not self._complained:
+                self._complained = True
+                logger.error("misses are not written: %s", err)  # its words say all
 
     def _write(self, count: _Count) -> None:
         folder = _folder(self._root, count.table)

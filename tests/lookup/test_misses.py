@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,34 @@ def test_erasing_what_was_never_missed_changes_nothing(misses: Misses, tmp_path:
     assert forget(tmp_path, "flights", "UA:1") == 0
 
     assert read_misses(tmp_path, "flights").ids == {"UA:2": 1}
+
+
+def test_a_flush_that_comes_while_another_one_writes_waits_for_it(
+    misses: Misses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, go_on = threading.Event(), threading.Event()
+    write = misses._write
+
+    def slowly(count: Any) -> None:
+        writing.set()
+        assert go_on.wait(10)
+        write(count)
+
+    monkeypatch.setattr(misses, "_write", slowly)
+    misses.add("flights", "UA:1")
+    first, second = (threading.Thread(target=misses.flush) for _ in range(2))
+    first.start()
+    assert writing.wait(10)
+    misses.add("flights", "UA:1")
+    second.start()
+    second.join(0.2)
+    is_waiting = second.is_alive()
+    go_on.set()
+    first.join(10)
+    second.join(10)
+
+    assert is_waiting
+    assert [file["ids"] for file in files(tmp_path)] == [{"UA:1": 2}]
 
 
 _COUNT = """

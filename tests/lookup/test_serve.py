@@ -28,6 +28,7 @@ from lookup.misses import read_misses
 from lookup.serve import Listening, serve
 from schemas.errors import DeclarationError
 from schemas.head import Head, Serving
+from tests.redis_servers import wait_until
 
 FLIGHT = "UA:1545:EWR:2013-07-01"
 TABLES = {"flights": Serving()}
@@ -67,6 +68,28 @@ def test_several_workers_count_together_and_a_killed_one_is_replaced(
 
         assert counts == {40.0}
         assert server.ask("GET", f"/v1/flights/{FLIGHT}").status == 200
+
+
+def test_what_a_killed_worker_was_answering_is_in_flight_no_more(
+    run_server: Any, redis_url: str, tmp_path: Path
+) -> None:
+    slow = b"POST /v1/flights/lookup HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n"
+    with run_server(tmp_path, redis_url, ["flights"], workers=2) as server, ExitStack() as stack:
+
+        def in_flight() -> float:
+            return _metric(server, "almanac_requests_in_flight")
+
+        for _ in range(24):  # shared out among the two workers
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=5)).sendall(slow)
+        wait_until(lambda: in_flight() == 25, "all are in flight, and the one that asks")
+        victims = _children(server.process.pid)
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+            wait_until(lambda gone=victim: gone not in _children(server.process.pid), "it is gone")
+        wait_until(lambda: len(_children(server.process.pid)) == 2, "others are there")
+        server.wait_until_up()
+
+        assert in_flight() == 1
 
 
 def test_a_server_that_was_killed_leaves_no_worker_behind(run_server: Any, redis_url: str, tmp_path: Path) -> None:
