@@ -117,6 +117,10 @@ class Seen:
             )  # fmt: skip
         return None
 
+    def age(self, now: float) -> float | None:
+        """Seconds since the version was scored; None where its time cannot be read."""
+        return _age(now - self._scored)
+
     def is_expired(self, now: float) -> bool:
         """Whether the version is too old to be answered from."""
         return now - self._scored >= self._until
@@ -147,9 +151,12 @@ def fallback(
             return found
         if seen.is_expired(now):  # what has been dropped for its age takes its means with it
             flag = flag or EXPIRED
-    release, default = seen.head.release if seen else None, serving.default
+    default = serving.default
     status: Status = "unknown" if default is None else "default"
-    return Answer(id=entity, status=status, outputs={**(default or {})}, release=release, flag=flag)
+    return Answer(
+        id=entity, status=status, outputs={**(default or {})}, release=seen.head.release if seen else None,
+        scored_at=seen.head.scored_at if seen else None, age_seconds=seen.age(now) if seen else None, flag=flag,
+    )  # fmt: skip
 
 
 def utc(seconds: float) -> str:
