@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -86,6 +87,25 @@ def test_a_reader_in_python_answers_as_the_vectors_say(
                 fields = ("id", "release", "segment", "status", "outputs")
                 found = [{name: getattr(answer, name) for name in fields} for answer in ask(step["ids"])]
                 assert found == [{name: answer[name] for name in fields} for answer in step["answers"]]
+
+
+@every_table
+def test_the_reader_in_the_contract_gives_the_rows_that_the_vectors_say(
+    table: Any, redis_url: str, redis_client: redis.Redis
+) -> None:
+    text = (ROOT / "docs" / "lookup.md").read_text()
+    script = next(block for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if "msgpack" in block)
+    names: dict[str, Any] = {}
+    exec(compile(script.replace("redis://127.0.0.1:6379/0", redis_url), "docs/lookup.md", "exec"), names)  # noqa: S102
+    with closing(names["client"]):
+        for step in table["steps"]:
+            _apply(redis_client, step["commands"])
+            if "refused" in step:
+                with pytest.raises((ValueError, LookupError)):
+                    names["look_up_many"](_TABLE, step["ids"])
+            else:
+                found = names["look_up_many"](_TABLE, step["ids"])
+                assert [found[answer["id"]] for answer in step["answers"]] == [a["row"] for a in step["answers"]]
 
 
 @every_table
