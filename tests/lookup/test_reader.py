@@ -4,13 +4,14 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
 
 from lookup.coalesce import AsyncReader, Lookups
-from lookup.connect import address_of, connect
+from lookup.connect import Address, address_of, connect
 from lookup.follower import Follower
 from lookup.reader import Reader
 from lookup.resp import Connection
@@ -177,6 +178,43 @@ def test_what_cannot_be_sent_harms_no_lookup_of_the_same_tick(
 
     assert isinstance(bad, InputError)
     assert [answers[0].status for _, answers in (first, last)] == ["exact", "exact"]
+
+
+class CountingConnection(Connection):
+    """One that keeps what it writes, write by write."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(address)
+        self.writes: list[bytes] = []
+
+    def connection_made(self, transport: Any) -> None:
+        write = transport.write
+
+        def kept(data: bytes) -> None:
+            self.writes.append(data)
+            write(data)
+
+        super().connection_made(SimpleNamespace(write=kept, abort=transport.abort))
+
+
+def test_all_lookups_of_one_tick_are_one_write(redis_url: str, redis_client: Client, put_version: PutVersion) -> None:
+    for table in ("flights", "trains"):
+        put_version(redis_client, 3, {f"UA:{number}": 0.25 for number in range(50)}, table)
+
+    async def ask() -> tuple[CountingConnection, list[Any]]:
+        connection = CountingConnection(address_of(redis_url))
+        lookups = Lookups(connection)
+        readers = [AsyncReader(lookups, table) for table in ("flights", "trains")]
+        await asyncio.gather(*(reader.lookup(["UA:1"]) for reader in readers))
+        connection.writes.clear()
+        found = await asyncio.gather(*(reader.lookup([f"UA:{i}", "x"]) for i in range(50) for reader in readers))
+        lookups.close()
+        return connection, found
+
+    connection, found = asyncio.run(ask())
+
+    assert [[answer.status for answer in answers] for _, answers in found] == [["exact", "unknown"]] * 100
+    assert [(write.count(b"HGET\r\n"), write.count(b"GET\r\n$")) for write in connection.writes] == [(200, 202)]
 
 
 class Defective(Follower):
