@@ -16,6 +16,7 @@ from lookup.access import AccessLog, trace_of
 from lookup.breaker import Breaker
 from lookup.cluster import connection_to
 from lookup.coalesce import Lookups
+from lookup.complaints import RETRY, Complaints
 from lookup.connect import Address, address_of
 from lookup.exchange import (
     JSON,
@@ -26,6 +27,7 @@ from lookup.exchange import (
     Route,
     batch_of,
     check_id,
+    drop_body,
     encode,
     error,
     is_held,
@@ -40,7 +42,7 @@ from lookup.misses import Misses
 from lookup.openapi import document
 from lookup.served import Answered, ServedTable
 from schemas.answer import LookupResponse, Readiness, UnknownAnswer
-from schemas.errors import AlmanacError, DeclarationError, InputError, Problem, bounded
+from schemas.errors import AlmanacError, DeclarationError, Problem, bounded
 from schemas.head import Head, Serving
 from schemas.strict import NAME_PATTERN
 
@@ -50,11 +52,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_RETRY_SECONDS = 1
-_COMPLAINT_SECONDS = 10.0
 _COUNT_SECONDS = 0.25
 _MISSES_SECONDS = 5.0
-_RETRY: Headers = [("retry-after", str(_RETRY_SECONDS))]
 _FRESH = ("cache-control", "no-cache")
 _FOUND = ("exact", "carried", "stale")
 
@@ -80,16 +79,17 @@ class App:
         self._address = address
         self._servings = tables
         self._options = options
-        self._breaker = Breaker()
         self._tables: dict[str, ServedTable] = {}
         self._metrics = Metrics()
         self._openapi = json.dumps(document()).encode()
-        self._complained: dict[str, float] = {}
+        self._complaints = Complaints()
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._lookups = Lookups(connection_to(self._address, loop), loop=loop)
         self._tables = {
-            name: ServedTable(name, serving, self._lookups, self._breaker) for name, serving in self._servings.items()
+            # Each with a breaker of its own: what is wrong with one table's keys or node is not wrong with the others'.
+            name: ServedTable(name, serving, self._lookups, Breaker())
+            for name, serving in self._servings.items()
         }
         self._housekeeping = loop.create_task(self._keep_house())
 
@@ -111,7 +111,7 @@ class App:
         except RequestError as err:
             response = err.response
         except AlmanacError as err:
-            response = self._store_error(err)
+            response = self._complaints.response(err)
         except Exception:  # the outermost handler: a client gets one clear body, never a traceback
             logger.exception("%s %s failed", scope.method, route.name)
             response = error(500, "INTERNAL", "a defect of the server; its log has the reason")
@@ -122,20 +122,38 @@ class App:
         self._metrics.end(route.name, response.status, seconds)
 
     async def _respond(self, route: Route, scope: "Scope", proto: "HTTPProtocol") -> Response:
-        body = b"" if scope.method in READ else await read_body(proto)
-        if route.name == "none":
-            raise RequestError(404, "NOT_FOUND", "no such path; /openapi.json lists what there is")
+        try:
+            self._permit(route, scope)
+        except RequestError:
+            if scope.method not in READ:
+                await drop_body(proto)
+            raise
         if route.name == "batch":
-            return await self._batch(route.table, scope, body)
-        if scope.method not in route.methods:
-            allow = ", ".join(route.methods)
-            raise RequestError(405, "METHOD", f"this path takes {allow}", ("allow", allow))
+            return await self._batch(route.table, scope, proto)
         if route.name == "ready":
             return await self._ready()
         if route.name == "metrics":
-            page = self._metrics.page(await self._heads(), dt.datetime.now(dt.UTC), is_open=self._breaker.is_open)
+            open_ = {name: table.is_open for name, table in self._tables.items()}
+            page = self._metrics.page(await self._heads(), dt.datetime.now(dt.UTC), open_)
             return Response(200, page, [("content-type", CONTENT_TYPE)])
         return Response(200, self._openapi if route.name == "openapi" else b'{"status":"ok"}')
+
+    def _permit(self, route: Route, scope: "Scope") -> None:
+        """Refuse what no body makes right, before any of it is kept.
+
+        Raises:
+            RequestError: no such path or method, or this client may not ask this table, or not now.
+        """
+        if route.name == "none":
+            raise RequestError(404, "NOT_FOUND", "no such path; /openapi.json lists what there is")
+        if scope.method not in route.methods:
+            allow = ", ".join(route.methods)
+            raise RequestError(405, "METHOD", f"this path takes {allow}", ("allow", allow))
+        if route.name == "batch":
+            self._admitted(scope, route.table, 1)  # whatever it turns out to be, it costs as much as one id
+            kind = scope.headers.get("content-type", JSON[0][1]).partition(";")[0].strip().lower()
+            if kind != JSON[0][1]:
+                raise RequestError(415, "BODY_TYPE", f"Content-Type {kind[:80]!r}; expected {JSON[0][1]}")
 
     async def _entity(self, route: Route, scope: "Scope") -> Response:
         table = self._admitted(scope, route.table, 1)
@@ -153,30 +171,28 @@ class App:
             message = f"release {answer.release} has no such entity"
             unknown = UnknownAnswer(**msgspec.structs.asdict(answer), message=message)
             return Response(404, encode(unknown), [*JSON, _FRESH])
-        # Of one version, status and flag, an answer changes in nothing but its age.
-        etag = f'W/"{found.head.version}.{found.head.token}.{answer.status}{answer.flag or ""}"'
+        # Of one version, status and flag, an answer changes in nothing but its age; an erasure makes the rows fewer.
+        version = f"{found.head.version}.{found.head.token}.{found.head.entities}"
+        etag = f'W/"{version}.{answer.status}{answer.flag or ""}"'
         headers = [*JSON, ("etag", etag), _FRESH]
         if is_held(scope.headers.get("if-none-match"), etag):
             return Response(304, b"", headers)
         return Response(200, encode(answer), headers)
 
-    async def _batch(self, name: str, scope: "Scope", body: bytes) -> Response:
-        self._admitted(scope, name, 0)  # before the body is looked at
-        kind = scope.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise RequestError(415, "BODY_TYPE", f"Content-Type {kind[:80]!r}; expected application/json")
+    async def _batch(self, name: str, scope: "Scope", proto: "HTTPProtocol") -> Response:
+        body = await read_body(proto)
         release = release_of(scope.query_string)
         ids = batch_of(body).ids
-        table = self._admitted(scope, name, len(ids))
+        table = self._admitted(scope, name, len(ids), paid=1)
         found = await (table.lookup(ids) if release is None else table.pinned(ids, release))
         self._count(name, found)
         response = encode(LookupResponse(name, found.answers[0].release, found.answers))
         return Response(200, response, JSON if found.head else [*JSON, *self._flagged(name, found)])
 
-    def _admitted(self, scope: "Scope", name: str, cost: int) -> ServedTable:
+    def _admitted(self, scope: "Scope", name: str, cost: int, *, paid: int = 0) -> ServedTable:
         """The table, where the request may read it."""
         if keyring := self._options.keyring:
-            verdict = keyring.check(scope.headers.get("authorization"), name, cost)
+            verdict = keyring.check(scope.headers.get("authorization"), name, cost, paid=paid)
             if isinstance(verdict, Refusal):
                 raise RequestError(verdict.status, verdict.code, verdict.message, *verdict.headers)
         return self._table(name)
@@ -196,22 +212,22 @@ class App:
 
     def _flagged(self, table: str, found: Answered) -> Headers:
         if found.failure:
-            self._told(found.failure)
+            self._complaints.words(found.failure)
             self._metrics.flagged(table, found.flag or "", len(found.answers))
-        return _RETRY
+        return RETRY
 
     async def _ready(self) -> Response:
         heads = await self._heads()
         lines, codes = [], []
         for name, found in heads.items():
             if isinstance(found, AlmanacError):
-                lines.append(f"table '{name}': {self._told(found)}")
+                lines.append(f"table '{name}': {self._complaints.words(found)}")
                 codes.append(found.problems[0].code)
             elif Seen(found).is_stale(time.time()):
                 lines.append(f"table '{name}': release {found.release} was scored {found.scored_at}: it is stale")
                 codes.append("STALE")
         if codes:
-            return error(503, codes[0], "\n".join(bounded(lines)), *_RETRY)
+            return error(503, codes[0], "\n".join(bounded(lines)), *RETRY)
         releases = {name: head.release for name, head in heads.items() if isinstance(head, Head)}
         return Response(200, encode(Readiness(releases)))
 
@@ -225,29 +241,6 @@ class App:
         except AlmanacError as err:
             return err
         return found.failure or found.head or AlmanacError(Problem("NO_VERSION", table.name, "no head"))
-
-    def _store_error(self, err: AlmanacError) -> Response:
-        code, message = err.problems[0].code, self._told(err)
-        if code in ("RELEASE_UNKNOWN", "RELEASE_GONE"):
-            return error(410 if code == "RELEASE_GONE" else 404, code, str(err.problems[0]))
-        if isinstance(err, InputError):
-            return error(500, code, message)
-        return error(503, code, message, *_RETRY)
-
-    def _told(self, err: AlmanacError) -> str:
-        """What a client is told; where Redis is and what it said is for the log."""
-        code = err.problems[0].code
-        if code.startswith("RELEASE_"):
-            return ""
-        now = time.monotonic()
-        if now - self._complained.get(code, -_COMPLAINT_SECONDS) >= _COMPLAINT_SECONDS:  # not once a request
-            self._complained[code] = now
-            logger.error("cannot answer: %s", err)
-        if code == "NO_VERSION":
-            return "nothing is published in this table"
-        if isinstance(err, InputError):
-            return "what is published cannot be read; the server's log has the reason"
-        return "the store cannot be read now; try again"
 
     def _traced(self, scope: "Scope", route: Route, response: Response, seconds: float) -> Response:
         """The response with the trace that it belongs to; the access log is told."""

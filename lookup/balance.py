@@ -31,7 +31,8 @@ class Balancer:
     the one that a key of the request falls to: rendezvous hashing, so that a lost worker's keys are shared out among
     the others, and no other key moves. A worker that failed rests: `FIRST_REST_SECONDS`, twice as long at each further
     failure in a row, never longer than `LONGEST_REST_SECONDS`. It is asked all the same when all others fail, so that
-    a rest never makes a lookup fail. It may be used from several threads.
+    a rest never makes a lookup fail. One that answers, but cannot ask its store, rests for the first of these alone. It
+    may be used from several threads.
     """
 
     def __init__(
@@ -94,6 +95,15 @@ class Balancer:
         finally:
             with self._lock:
                 self._under_way[worker] -= 1
+
+    def is_resting(self, worker: str) -> bool:
+        with self._lock:
+            return self._rests_until[worker] > self._clock()
+
+    def rest(self, worker: str) -> None:
+        """Prefer the others for a moment: it answered, but not as well as another may."""
+        with self._lock:
+            self._rests_until[worker] = self._clock() + FIRST_REST_SECONDS
 
     def _ranked(self, key: str) -> list[str]:
         if self._policy == "by_key":

@@ -3,24 +3,22 @@
 import re
 import time
 from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, cast
 
 from lookup.balance import Ask, Balancer, Policy, is_workers_fault
-from lookup.coalesce import AsyncReader, Lookups
-from lookup.connect import READ_SECONDS, address_of, connect
+from lookup.connect import READ_SECONDS
+from lookup.direct import AsyncRedisWorkers, RedisWorkers
 from lookup.fallback import EXPIRED
-from lookup.reader import Reader
-from lookup.resp import Connection
+from lookup.follower import check_ids
 from schemas.answer import MAX_BATCH, Answer
 from schemas.errors import AlmanacError, DeclarationError, InputError, Problem, UnavailableError
-from schemas.keys import id_problem
 from schemas.strict import NAME_PATTERN
 
 if TYPE_CHECKING:
     import ssl
 
 ATTEMPTS = 3
-_REDIS = {"redis", "rediss", "unix"}
+_REDIS = {"redis", "rediss", "unix", "redis+cluster", "rediss+cluster"}
 _HTTP = {"http", "https"}
 
 
@@ -92,14 +90,25 @@ class _Planner:
         order = self._balancer.order(ask.ids[0] if key is None else key)
         if worker is not None:  # the one that has the release surely; a replica may be behind
             order = [worker, *(other for other in order if other != worker)]
-        *others, last = order[:ATTEMPTS]
-        for other in others:
+        flagged: tuple[list[Answer], str] | None = None
+        failure: AlmanacError | None = None
+        for other in order[:ATTEMPTS]:
+            if flagged and self._balancer.is_resting(other):
+                continue  # no better is to be had there: in an outage of all, each lookup asks one
             try:
-                return (yield ask._replace(worker=other)), other
+                answers = yield ask._replace(worker=other)
             except AlmanacError as err:
-                if err.problems[0].code != "RELEASE_UNKNOWN" and not is_workers_fault(err):
+                if not flagged and err.problems[0].code != "RELEASE_UNKNOWN" and not is_workers_fault(err):
                     raise
-        return (yield ask._replace(worker=last)), last
+                failure = err
+            else:
+                if not _is_cut_off(answers):
+                    return answers, other
+                self._balancer.rest(other)
+                flagged = flagged or (answers, other)
+        if flagged:
+            return flagged
+        raise cast("AlmanacError", failure)  # there is at least one worker
 
 
 class Client(_Planner):
@@ -110,7 +119,7 @@ class Client(_Planner):
 
         Args:
             workers: URLs of API workers (`https://host:port`), or of a Redis and its replicas (`redis://`, `rediss://`,
-                `unix://`): of one kind, not both.
+                `unix://`) or of a Redis Cluster (`redis+cluster://`, `rediss+cluster://`): of one kind, not both.
             options: How lookups are done.
 
         Raises:
@@ -124,7 +133,7 @@ class Client(_Planner):
 
             self._workers = HttpWorkers(options.api_key, options.timeout_seconds, options.tls)
         else:
-            self._workers = _Redis(workers, options)
+            self._workers = RedisWorkers(workers, options.timeout_seconds)
 
     def lookup(self, table: str, entity: str, *, release: int | None = None, key: str | None = None) -> Answer:
         """The answer for one entity; see `lookup_many`."""
@@ -183,7 +192,7 @@ class AsyncClient(_Planner):
 
             self._workers = AsyncHttpWorkers(options.api_key, options.timeout_seconds, options.tls)
         else:
-            self._workers = _AsyncRedis(workers, options)
+            self._workers = AsyncRedisWorkers(workers, options.timeout_seconds)
 
     async def lookup(self, table: str, entity: str, *, release: int | None = None, key: str | None = None) -> Answer:
         """The answer for one entity; see `Client.lookup_many`."""
@@ -218,49 +227,17 @@ class AsyncClient(_Planner):
         await self.close()
 
 
-class _Redis:
-    """A Redis and its replicas, each with a connection pool."""
-
-    def __init__(self, urls: Sequence[str], options: Options) -> None:
-        self._clients = {url: connect(url, timeout_seconds=options.timeout_seconds) for url in urls}
-        self._readers: dict[tuple[str, str], Reader] = {}
-
-    def ask(self, ask: Ask) -> list[Answer]:
-        made = self._readers.get((ask.worker, ask.table)) or Reader(self._clients[ask.worker], ask.table)
-        reader = self._readers.setdefault((ask.worker, ask.table), made)
-        return reader.lookup(ask.ids, release=ask.release)[1]
-
-    def close(self) -> None:
-        for client in self._clients.values():
-            client.close()
-
-
-class _AsyncRedis:
-    """A Redis and its replicas, one connection to each, made when it is first needed."""
-
-    def __init__(self, urls: Sequence[str], options: Options) -> None:
-        self._addresses = {url: address_of(url) for url in urls}
-        self._timeout_seconds = options.timeout_seconds
-        self._lookups: dict[str, Lookups] = {}
-        self._readers: dict[tuple[str, str], AsyncReader] = {}
-
-    async def ask(self, ask: Ask) -> list[Answer]:
-        if (lookups := self._lookups.get(ask.worker)) is None:
-            connection = Connection(self._addresses[ask.worker], timeout_seconds=self._timeout_seconds)
-            lookups = self._lookups[ask.worker] = Lookups(connection)
-        if (reader := self._readers.get((ask.worker, ask.table))) is None:
-            reader = self._readers[ask.worker, ask.table] = AsyncReader(lookups, ask.table)
-        return (await reader.lookup(ask.ids, release=ask.release))[1]
-
-    async def close(self) -> None:
-        for lookups in self._lookups.values():
-            lookups.close()
+def _is_cut_off(answers: Sequence[Answer]) -> bool:
+    """Whether a worker answered without its store: then it flags all answers of a request alike."""
+    return answers[0].flag not in (None, EXPIRED)
 
 
 def _is_http(workers: Sequence[str]) -> bool:
     schemes = {worker.partition("://")[0] for worker in workers}
     if not (schemes <= _HTTP or schemes <= _REDIS):
-        expected = "a list of http:// and https:// URLs, or one of redis://, rediss:// and unix:// URLs"
+        expected = (
+            "a list of http:// and https:// URLs, or one of redis://, rediss://, unix:// and redis+cluster:// URLs"
+        )
         raise DeclarationError(Problem("CFG_CLIENT", "workers", "other URLs, or of both kinds", expected))
     return schemes <= _HTTP
 
@@ -269,6 +246,4 @@ def _check(table: str, ids: Sequence[str]) -> None:
     """Refuse what could reach another table's keys, and what no entity can be called."""
     if not re.fullmatch(NAME_PATTERN, table):
         raise InputError(Problem("TABLE_UNKNOWN", f"table {table[:80]!r}", "not a table's name", "a pipeline's name"))
-    for position, entity in enumerate(ids):
-        if why := id_problem(entity):
-            raise InputError(Problem("ENTITY_ID", f"ids[{position}]", why, "an entity id of docs/lookup.md"))
+    check_ids(ids)

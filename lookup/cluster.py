@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-from lookup.connect import Address
-from lookup.resp import Command, Connection, Request
+from lookup.connect import READ_SECONDS, Address
+from lookup.resp import Command, Connection, Outcome, Request
 from lookup.slots import SlotMap
-from schemas.errors import AlmanacError
+from schemas.errors import AlmanacError, Problem, UnavailableError
 
 _MOVED = "STORE_IS_CLUSTER"
 
@@ -21,21 +21,28 @@ class Cluster:
     has gone ahead of its slot is asked for where it is. A master that is away fails only the requests that need it.
     """
 
-    def __init__(self, address: Address, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        timeout_seconds: float = READ_SECONDS,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
         self._address = address
+        self._timeout_seconds = timeout_seconds
         self._loop = loop or asyncio.get_running_loop()
-        self._entry = Connection(address, loop=self._loop)
+        self._entry = Connection(address, timeout_seconds=timeout_seconds, loop=self._loop)
         self._told_by = self._entry
         self._slots: SlotMap | None = None
         self._masters: dict[Address, Connection] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[list[Any]]] = set()
 
     def send(self, *requests: Request) -> None:
         """Make all requests; each master gets its commands of one tick in one write."""
         for request in requests:
-            task = self._loop.create_task(self._answer(request))
+            task = self._loop.create_task(self._answered(request.commands))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(self._tell, request))
 
     def close(self) -> None:
         for task in self._tasks:
@@ -43,16 +50,23 @@ class Cluster:
         for connection in (self._entry, *self._masters.values()):
             connection.close()
 
-    async def _answer(self, request: Request) -> None:
-        try:
-            replies = await self._replies(request.commands)
-            if any(_is_moved(reply) for reply in replies):
-                self._slots = None
-                replies = await self._replies(request.commands)
-        except AlmanacError as err:
-            request.done(err)
+    def _tell(self, request: Request, task: "asyncio.Task[list[Any]]") -> None:
+        """What came of a request, whatever it is: a defect of ours is an outcome too."""
+        self._tasks.discard(task)
+        if task.cancelled():
+            where = repr(self._address)
+            request.done(UnavailableError(Problem("STORE_DOWN", where, "closed", "a Redis that answers")))
+        elif (failure := task.exception()) is not None:
+            request.done(cast("Exception", failure))
         else:
-            request.done(replies)
+            request.done(task.result())
+
+    async def _answered(self, commands: Sequence[Command]) -> list[Any]:
+        replies = await self._replies(commands)
+        if any(_is_moved(reply) for reply in replies):
+            self._slots = None
+            replies = await self._replies(commands)
+        return replies
 
     async def _replies(self, commands: Sequence[Command]) -> list[Any]:
         slots = self._slots = self._slots or await self._map()
@@ -108,7 +122,7 @@ class Cluster:
 
     def _to(self, master: Address) -> Connection:
         if master not in self._masters:
-            self._masters[master] = Connection(master, loop=self._loop)
+            self._masters[master] = Connection(master, timeout_seconds=self._timeout_seconds, loop=self._loop)
         return self._masters[master]
 
     async def _ask(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
@@ -117,15 +131,18 @@ class Cluster:
         return await answered
 
 
-def connection_to(address: Address, loop: asyncio.AbstractEventLoop) -> Connection | Cluster:
+def connection_to(
+    address: Address, loop: asyncio.AbstractEventLoop, *, timeout_seconds: float = READ_SECONDS
+) -> Connection | Cluster:
     """What lookups are sent over: one connection, or one to each master of a cluster."""
-    return Cluster(address, loop=loop) if address.is_cluster else Connection(address, loop=loop)
+    kind = Cluster if address.is_cluster else Connection
+    return kind(address, timeout_seconds=timeout_seconds, loop=loop)
 
 
-def _settle(answered: "asyncio.Future[list[Any]]", outcome: list[Any] | AlmanacError) -> None:
+def _settle(answered: "asyncio.Future[list[Any]]", outcome: Outcome) -> None:
     if answered.done():
         return
-    if isinstance(outcome, AlmanacError):
+    if isinstance(outcome, Exception):
         answered.set_exception(outcome)
     else:
         answered.set_result(outcome)

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from lookup.follower import ATTEMPTS, Asked, Command, Follower, Found, Pin
-from lookup.resp import Request
+from lookup.follower import ATTEMPTS, Asked, Command, Follower, Found, Pin, check_ids
+from lookup.resp import Outcome, Request
 from schemas.answer import Answer
 from schemas.errors import AlmanacError, UnavailableError
 from schemas.head import Head
@@ -45,7 +46,8 @@ class Lookups:
     def lookup(self, follower: Follows, ids: Sequence[str]) -> asyncio.Future[Found]:
         """The rows of these ids, all of one version.
 
-        The future has an AlmanacError where Redis does not answer, or does not hold a table of this format.
+        The future has an AlmanacError where Redis does not answer, or does not hold a table of this format. Whatever
+        else goes wrong is its error too: it is never left without an outcome.
         """
         found: asyncio.Future[Found] = self._loop.create_future()
         self._add(follower, _Lookup(ids, found, 1))
@@ -63,23 +65,23 @@ class Lookups:
         pending, self._pending = self._pending, {}
         requests = []
         for follower, lookups in pending.items():
-            asked, commands = follower.ask([entity for lookup in lookups for entity in lookup.ids])
-            requests.append(Request(commands, partial(self._settle, follower, lookups, asked)))
-        self._redis.send(*requests)
+            with _told(lookups):
+                asked, commands = follower.ask([entity for lookup in lookups for entity in lookup.ids])
+                requests.append(Request(commands, partial(self._settle, follower, lookups, asked)))
+        with _told([lookup for lookups in pending.values() for lookup in lookups]):
+            self._redis.send(*requests)
 
-    def _settle(
-        self, follower: Follows, lookups: list[_Lookup], asked: Asked | None, outcome: list[Any] | AlmanacError
-    ) -> None:
-        try:
+    def _settle(self, follower: Follows, lookups: list[_Lookup], asked: Asked | None, outcome: Outcome) -> None:
+        with _told(lookups):
+            if isinstance(outcome, Exception):
+                raise outcome
             asked_rows = sum(len(lookup.ids) for lookup in lookups) if asked else 0
-            for reply in [outcome] if isinstance(outcome, AlmanacError) else outcome[asked_rows:]:
-                if isinstance(reply, AlmanacError):
-                    raise reply
-            found = follower.settle(asked, outcome)  # type: ignore[arg-type]  # what is no list was raised
-        except AlmanacError as err:
-            for lookup in lookups:
-                _fail(lookup, err)
-            return
+            if (refused := _refused(outcome[asked_rows:])) is not None:
+                raise refused
+            self._share(follower, lookups, follower.settle(asked, outcome))
+
+    def _share(self, follower: Follows, lookups: list[_Lookup], found: Found | None) -> None:
+        """Give each lookup its rows; where there are none yet, all are asked once more."""
         start = 0
         for lookup in lookups:
             if found is not None:
@@ -102,7 +104,17 @@ def _refused(rows: Sequence[Any]) -> AlmanacError | None:
     return None
 
 
-def _fail(lookup: _Lookup, err: AlmanacError) -> None:
+@contextmanager
+def _told(lookups: Sequence[_Lookup]) -> Iterator[None]:
+    """Tell those who wait what goes wrong inside, be it a defect of ours: it is their error, not their hang."""
+    try:
+        yield
+    except Exception as err:  # noqa: BLE001  # each of them raises it where it is awaited
+        for lookup in lookups:
+            _fail(lookup, err)
+
+
+def _fail(lookup: _Lookup, err: Exception) -> None:
     if not lookup.found.done():
         lookup.found.set_exception(err)
 
@@ -124,8 +136,10 @@ class AsyncReader:
 
         Raises:
             UnavailableError: Redis does not answer, or nothing is published.
-            InputError: what Redis holds is not a table of this format, or it does not keep that release.
+            InputError: what Redis holds is not a table of this format, or it does not keep that release; or one of the
+                ids is none: the lookups of the same tick are not harmed by it.
         """
+        check_ids(ids)
         follower = self.follower if release is None else Pin(self.follower.table, release)
         found = await self._lookups.lookup(follower, ids)
         now = self._clock()

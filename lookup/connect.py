@@ -120,7 +120,7 @@ def redis_errors(where: str) -> Iterator[None]:
         yield
     except AlmanacError:
         raise
-    except exceptions.RedisError as err:
+    except (exceptions.RedisError, exceptions.RedisClusterException) as err:  # the latter is none of the former
         raise _translated(where, err) from err
     except OSError as err:
         raise connection_error(where, err) from err
@@ -143,7 +143,7 @@ def reply_error(where: str, text: str) -> AlmanacError:
     return _error("STORE_ERROR", where, text)
 
 
-def _translated(where: str, err: exceptions.RedisError) -> AlmanacError:
+def _translated(where: str, err: Exception) -> AlmanacError:
     # redis-py quotes the failed command of a pipeline, and with it an entity id and a row.
     text = str(err).rpartition("of pipeline caused error: ")[2]
     for code, types, words in _BY_EXCEPTION:

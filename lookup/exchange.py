@@ -1,6 +1,7 @@
 """HTTP as the read API speaks it: routes, responses, and the limits of a request."""
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 1 << 20
 BODY_SECONDS = 5.0
 _DROPPED_BYTES = 16 << 20
+_RELEASE_DIGITS = 10
 _MAX_RELEASE = 2**31
 
 Headers = list[tuple[str, str]]
@@ -69,26 +71,37 @@ def error(status: int, code: str, message: str, *headers: tuple[str, str]) -> Re
 
 
 async def read_body(proto: "HTTPProtocol") -> bytes:
-    """The request's body.
-
-    What is over the limit is read too, and dropped: a connection closed on unread bytes is reset, and its client
-    would lose the answer. Past `_DROPPED_BYTES` that is the client's loss.
-    """
+    """The request's body."""
     body = bytearray()
+    if await _take(proto, body, MAX_BODY_BYTES) > MAX_BODY_BYTES:
+        raise RequestError(413, "BODY_TOO_LARGE", f"the body may have {MAX_BODY_BYTES} bytes")
+    return bytes(body)
+
+
+async def drop_body(proto: "HTTPProtocol") -> None:
+    """Let the body of a request that is refused pass by; none of it is kept."""
+    with suppress(RequestError):  # there is an error for its client already
+        await _take(proto, bytearray(), 0)
+
+
+async def _take(proto: "HTTPProtocol", body: bytearray, max_bytes: int) -> int:
+    """Read a body, keep so much of it, and return how long it is.
+
+    What is not kept is read too: a connection closed on unread bytes is reset, and its client would lose the answer.
+    Past `_DROPPED_BYTES` that is the client's loss.
+    """
     size_bytes = 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in proto:
                 size_bytes += len(chunk)
-                if size_bytes <= MAX_BODY_BYTES:
+                if size_bytes <= max_bytes:
                     body += chunk
                 elif size_bytes > _DROPPED_BYTES:
                     break
     except TimeoutError:
         raise RequestError(408, "BODY_SLOW", f"the body did not arrive in {BODY_SECONDS:.0f} s") from None
-    if size_bytes > MAX_BODY_BYTES:
-        raise RequestError(413, "BODY_TOO_LARGE", f"the body may have {MAX_BODY_BYTES} bytes")
-    return bytes(body)
+    return size_bytes
 
 
 def batch_of(body: bytes) -> LookupRequest:
@@ -119,8 +132,10 @@ def release_of(query: str) -> int | None:
     if not query:
         return None
     match parse_qsl(query, keep_blank_values=True):
-        case [("release", text)] if text.isascii() and text.isdigit() and 0 < int(text[:11]) < _MAX_RELEASE:
-            return int(text)
+        # Python refuses to read a number of thousands of digits.
+        case [("release", text)] if text.isascii() and text.isdigit() and len(text) <= _RELEASE_DIGITS:
+            if 0 < (release := int(text)) < _MAX_RELEASE:
+                return release
     raise RequestError(400, "QUERY", "the query may be release=NUMBER and nothing else; a ? in an id is written %3F")
 
 

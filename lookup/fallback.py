@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from schemas.answer import Answer, Status
+from schemas.errors import RowDecodeError
 from schemas.head import Head, Serving
 from schemas.row import RowDecoder
 from schemas.run import CARRIED, ROUTE_COLUMNS, SCORED_AT
@@ -92,19 +93,33 @@ class Seen:
             age_seconds=_age(age),
         )
 
-    def prior(self, entity: str, now: float, flag: str | None) -> Answer | None:
-        """The answer from the most specific prior of the entity; None where there is none, or all are too old."""
+    def prior(self, entity: str, now: float, flag: str | None, *, is_away: bool = False) -> Answer | None:
+        """The answer from the most specific prior of the entity; None where there is none, or all are too old.
+
+        Raises:
+            RowDecodeError: it is damaged. While Redis is away, the next one answers instead.
+        """
         age = now - self._scored
         if not self.priors or age >= self._until:
             return None
         for field, segment in self.head.serving.prior_fields(entity):
-            if (row := self.priors.get(field)) is not None:
+            if (row := self.priors.get(field)) is None:
+                continue
+            try:
                 outputs = dict(zip(self._outputs, self._decode_prior(row), strict=True))
-                return Answer(
-                    id=entity, status="prior", outputs=outputs, release=self.head.release,
-                    scored_at=self.head.scored_at, age_seconds=_age(age), segment=segment, flag=flag,
-                )  # fmt: skip
+            except RowDecodeError:
+                if is_away:  # flagged as less than it could be: one damaged prior must not make it an error
+                    continue
+                raise
+            return Answer(
+                id=entity, status="prior", outputs=outputs, release=self.head.release,
+                scored_at=self.head.scored_at, age_seconds=_age(age), segment=segment, flag=flag,
+            )  # fmt: skip
         return None
+
+    def age(self, now: float) -> float | None:
+        """Seconds since the version was scored; None where its time cannot be read."""
+        return _age(now - self._scored)
 
     def is_expired(self, now: float) -> bool:
         """Whether the version is too old to be answered from."""
@@ -115,7 +130,9 @@ class Seen:
         return now - self._scored >= min(self._stale_after, self._until)
 
 
-def fallback(seen: Seen | None, serving: Serving, entity: str, now: float, *, flag: str | None = None) -> Answer:
+def fallback(
+    seen: Seen | None, serving: Serving, entity: str, now: float, *, flag: str | None = None, is_away: bool = False
+) -> Answer:
     """The answer without a row: the entity's most specific prior, else the default, else `unknown`.
 
     Args:
@@ -124,15 +141,22 @@ def fallback(seen: Seen | None, serving: Serving, entity: str, now: float, *, fl
         entity: The id that was asked for.
         now: Seconds since 1970.
         flag: Why it is answered so, where that is not because the version has no such row.
+        is_away: Whether that is because Redis cannot be asked.
+
+    Raises:
+        RowDecodeError: the prior is damaged, and Redis is not away.
     """
     if seen is not None:
-        if found := seen.prior(entity, now, flag):
+        if found := seen.prior(entity, now, flag, is_away=is_away):
             return found
         if seen.is_expired(now):  # what has been dropped for its age takes its means with it
             flag = flag or EXPIRED
-    release, default = seen.head.release if seen else None, serving.default
+    default = serving.default
     status: Status = "unknown" if default is None else "default"
-    return Answer(id=entity, status=status, outputs={**(default or {})}, release=release, flag=flag)
+    return Answer(
+        id=entity, status=status, outputs={**(default or {})}, release=seen.head.release if seen else None,
+        scored_at=seen.head.scored_at if seen else None, age_seconds=seen.age(now) if seen else None, flag=flag,
+    )  # fmt: skip
 
 
 def utc(seconds: float) -> str:

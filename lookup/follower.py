@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lookup.fallback import Seen
-from schemas.errors import InputError, Problem, UnavailableError
+from schemas.errors import InputError, Problem, RowDecodeError, UnavailableError
 from schemas.head import Head, read_head
-from schemas.keys import bucket_key, head_key, priors_key, row_key, versions_key
+from schemas.keys import bucket_key, head_key, id_problem, priors_key, row_key, versions_key
 from schemas.run import ROUTE_COLUMNS
 
 ATTEMPTS = 5
@@ -77,7 +77,7 @@ class Follower:
         if asked and raw == asked.raw:
             seen, rows = asked.seen, replies[:-1]
             if asked.with_priors:
-                seen, rows = Seen(seen.head, _mapping(rows[-1])), rows[:-1]
+                seen, rows = Seen(seen.head, _priors(seen.head, rows[-1])), rows[:-1]
                 self._asked = Asked(raw, seen, with_priors=False)
             return Found(seen, rows)
         head = readable(raw, self.table)
@@ -125,7 +125,7 @@ class Pin:
             return None
         seen, rows = asked.seen, replies[:-1]
         if asked.with_priors:
-            seen, rows = Seen(seen.head, _mapping(rows[-1])), rows[:-1]
+            seen, rows = Seen(seen.head, _priors(seen.head, rows[-1])), rows[:-1]
             self._asked = Asked(asked.raw, seen, with_priors=False)
         return Found(seen, rows)
 
@@ -181,7 +181,24 @@ def no_version(table: str) -> UnavailableError:
     return UnavailableError(Problem("NO_VERSION", f"table '{table}'", "no version is published", "a published release"))
 
 
-def _mapping(reply: Any) -> Mapping[str, bytes]:
-    """An HGETALL reply as text -> bytes: redis-py makes a dict of it, the bare protocol an array."""
+def check_ids(ids: Sequence[str]) -> None:
+    """Refuse what no entity can be called: what cannot be sent would take the lookups beside it along.
+
+    Raises:
+        InputError: one of them is that.
+    """
+    for position, entity in enumerate(ids):
+        if why := id_problem(entity):
+            raise InputError(Problem("ENTITY_ID", f"ids[{position}]", why, "an entity id of docs/lookup.md"))
+
+
+def _priors(head: Head, reply: Any) -> Mapping[str, bytes]:
+    """An HGETALL reply as field -> row: redis-py makes a dict of it, the bare protocol an array."""
     pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-    return {field.decode(): value for field, value in pairs}
+    try:
+        return {field.decode(): value for field, value in pairs}
+    except UnicodeDecodeError as err:
+        found = f"a field that is not UTF-8: {err.object[:40].hex()}"
+        raise RowDecodeError(
+            Problem("ROW_DECODE", priors_key(head.table, head.version), found, "the fields that publish writes")
+        ) from err

@@ -126,13 +126,13 @@ class _Account:
         self.level = self.burst
         self.at = now
 
-    def wait(self, cost: int, now: float) -> float:
+    def wait(self, cost: int, now: float, *, paid: int) -> float:
         """Take `cost` tokens and return 0, or return the seconds until they may be had.
 
-        A batch larger than the bucket takes a full one, and leaves a debt: it would never be answered otherwise, and
-        over time the rate is kept.
+        Tokens that are `paid` already are given back before. A batch larger than the bucket takes a full one, and
+        leaves a debt: it would never be answered otherwise, and over time the rate is kept.
         """
-        self.level = min(self.burst, self.level + (now - self.at) * self.per_second)
+        self.level = min(self.burst, self.level + (now - self.at) * self.per_second + paid)
         self.at = now
         missing = min(cost, self.burst) - self.level
         if missing > 0:
@@ -179,13 +179,14 @@ class Keyring:
         """
         return cls(path, workers=workers, clock=clock, wall_clock=wall_clock)
 
-    def check(self, authorization: str | None, table: str, cost: int) -> Refusal | Granted:
+    def check(self, authorization: str | None, table: str, cost: int, *, paid: int = 0) -> Refusal | Granted:
         """Whether the request may go on; what it costs is taken from its key's bucket.
 
         Args:
             authorization: The header of that name.
             table: That is asked, whether it exists or not.
             cost: How many ids are asked for.
+            paid: What of it was taken before, when it was not known yet how many.
         """
         now = self._clock()
         if now - self._looked_at >= _LOOK_SECONDS:
@@ -196,7 +197,7 @@ class Keyring:
             return _NO_KEY
         if table not in account.tables and EVERY_TABLE not in account.tables:
             return _NO_RIGHT
-        if wait_seconds := account.wait(cost, now):
+        if wait_seconds := account.wait(cost, now, paid=paid):
             message = f"too many ids for this key; try again in {wait_seconds:.3g} s"
             return Refusal(429, "API_KEY_RATE", message, wait_seconds)
         return account.granted

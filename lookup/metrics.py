@@ -5,6 +5,7 @@ import os
 from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -77,30 +78,47 @@ class Metrics:
             self._lookup(table, kind)(count)
         self._set_in_flight(self._being_answered)
 
-    def page(self, heads: Mapping[str, object], now: dt.datetime, *, is_open: bool) -> bytes:
+    def page(self, heads: Mapping[str, object], now: dt.datetime, open_: Mapping[str, bool]) -> bytes:
         """The counts of all workers, and what is live now.
 
         Args:
             heads: Table -> its live head; anything else where it could not be read.
             now: Aware; ages are measured from here.
-            is_open: Whether this worker's circuit to Redis is.
+            open_: Table -> whether this worker's circuit to it is open.
         """
         self.flush()
         counts = self._registry
         if _SHARED in os.environ:
             counts = CollectorRegistry()
+            _forget_the_dead(Path(os.environ[_SHARED]))
             MultiProcessCollector(counts)  # type: ignore[no-untyped-call]
-        return generate_latest(counts) + generate_latest(_live(heads, now, is_open=is_open))
+        return generate_latest(counts) + generate_latest(_live(heads, now, open_))
 
 
-def _live(heads: Mapping[str, object], now: dt.datetime, *, is_open: bool) -> CollectorRegistry:
+def _forget_the_dead(folder: Path) -> None:
+    """Remove what workers that are no more were answering when they were killed; what they had counted stays."""
+    for file in folder.glob("gauge_live*_*.db"):
+        if not _is_alive(int(file.stem.rpartition("_")[2])):
+            file.unlink(missing_ok=True)  # another worker may be at it too
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):  # the latter: its number is another user's process by now
+        return False
+    return True
+
+
+def _live(heads: Mapping[str, object], now: dt.datetime, open_: Mapping[str, bool]) -> CollectorRegistry:
     registry = CollectorRegistry()
-    circuit = Gauge("almanac_circuit_open", "1 where this worker does not ask Redis for now.", registry=registry)
+    circuit = Gauge("almanac_circuit_open", "1 where this worker does not ask Redis.", ("table",), registry=registry)
     readable = Gauge("almanac_table_up", "1 where the table's head can be read.", ("table",), registry=registry)
     version = Gauge("almanac_head_version", "The live release.", ("table",), registry=registry)
     age = Gauge("almanac_scored_age_seconds", "Since the live release was scored.", ("table",), registry=registry)
     stale = Gauge("almanac_table_stale", "1 where that is longer than declared.", ("table",), registry=registry)
-    circuit.set(is_open)
+    for table, is_open in open_.items():
+        circuit.labels(table).set(is_open)
     for table, head in heads.items():
         readable.labels(table).set(isinstance(head, Head))
         if isinstance(head, Head):

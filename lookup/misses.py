@@ -2,16 +2,18 @@
 
 import datetime as dt
 import fcntl
+import hashlib
+import heapq
 import logging
 import os
 import re
 import secrets
 import socket
+import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,8 +35,8 @@ class MissFile(msgspec.Struct):
     """What one process met of one table on one day (UTC).
 
     Attributes:
-        ids: How often each entity was asked for.
-        dropped: Misses of further ids, of which only this number is kept.
+        ids: How often each entity was asked for; of more than `MAX_IDS`, of a sample in which each has the same chance.
+        dropped: Misses of the others, of which only this number is kept.
     """
 
     table: str
@@ -51,16 +53,51 @@ class Missed(NamedTuple):
 
 
 class _Count:
-    """One table's misses of one day, and what of them is written."""
+    """One table's misses of one day, and what of them is written.
 
-    def __init__(self, table: str, day: int) -> None:
+    Kept are the ids of the smallest keyed hashes, the bottom-k sample of Cohen and Kaplan (2007): a scan over many
+    ids keeps no other out, and nobody without the key can choose ids that are kept. One that is in the end was from the
+    first time it was asked for, so that its number is right.
+    """
+
+    def __init__(self, table: str, day: int, key: bytes) -> None:
         self.table = table
         self.day = day
         self.ids: dict[str, int] = {}
         self.dropped = 0
         self.changed = True
-        self.written = 0  # so many ids, the first ones, are in the file
+        self.written: Collection[str] = ()  # ids that are in the file
         self.stamp: tuple[int, int] | None = None
+        self._key = key
+        self._ranked: list[tuple[int, str]] = []  # a heap, the first to go on top; it may have some that were erased
+
+    def add(self, entity: str) -> None:
+        ids = self.ids
+        seen = ids.get(entity)
+        if seen is not None:
+            ids[entity] = seen + 1
+        elif len(ids) < MAX_IDS:
+            ids[entity] = 1
+            heapq.heappush(self._ranked, (self._rank(entity), entity))
+        else:
+            self._add_to_sample(entity)
+        self.changed = True
+
+    def _add_to_sample(self, entity: str) -> None:
+        ranked = (self._rank(entity), entity)
+        while self._ranked[0][1] not in self.ids:
+            heapq.heappop(self._ranked)
+        if ranked < self._ranked[0]:
+            self.dropped += 1
+            return
+        _, leaving = heapq.heapreplace(self._ranked, ranked)
+        self.dropped += self.ids.pop(leaving, 0)
+        self.ids[entity] = 1
+
+    def _rank(self, entity: str) -> int:
+        """Its keyed hash, below zero: Python's heaps have the smallest on top."""
+        digest = hashlib.blake2b(entity.encode(), digest_size=8, key=self._key).digest()
+        return -int.from_bytes(digest, "big")
 
     @property
     def date(self) -> dt.date:
@@ -70,56 +107,55 @@ class _Count:
 class Misses:
     """Counts misses in memory, and writes them to the store when told to.
 
-    `add` is called on the event loop; `flush` may run in another thread meanwhile, one at a time.
+    `add` is called on the event loop; `flush` may run in another thread meanwhile: at the end of a server in two at
+    once, of which one waits.
 
     Args:
         store_root: Files go to `<store_root>/<table>/misses/`.
         clock: Seconds since 1970.
+        key: Chooses the sample, where there are more ids than are kept; made up, when left out.
     """
 
-    def __init__(self, store_root: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store_root: Path, *, clock: Callable[[], float] = time.time, key: bytes | None = None) -> None:
         self._root = store_root
+        self._key = key or secrets.token_bytes(16)
         self._clock = clock
         self._counts: dict[str, _Count] = {}
         self._ended: deque[_Count] = deque()  # days that are over; appended to in one thread, taken from in another
         # A process that is started again in a container has the host and the id of the one before.
         self._token = secrets.token_hex(4)
         self._complained = False
+        self._flushing = threading.Lock()
 
     def add(self, table: str, entity: str) -> None:
-        """Count one miss: a microsecond, and bounded memory whatever is asked for."""
+        """Count one miss: some microseconds at most, and bounded memory whatever is asked for."""
         day = int(self._clock() // _DAY_SECONDS)
         count = self._counts.get(table)
         if count is None or count.day != day:
             if count is not None:
                 self._ended.append(count)
-            count = self._counts[table] = _Count(table, day)
-        ids = count.ids
-        seen = ids.get(entity)
-        if seen is not None:
-            ids[entity] = seen + 1
-        elif len(ids) < MAX_IDS:
-            ids[entity] = 1
-        else:
-            count.dropped += 1
-        count.changed = True
+            count = self._counts[table] = _Count(table, day, self._key)
+        count.add(entity)
 
     def flush(self) -> None:
         """Write what was counted since the last time; a disk that fails costs these counts, and is told once."""
-        counts = list(self._counts.values())
-        while self._ended:
-            counts.append(self._ended.popleft())
-        for count in counts:
-            if not count.changed:
-                continue
-            count.changed = False  # before the ids are copied: what comes meanwhile is written the next time
-            try:
-                self._write(count)
-            except (OSError, InputError) as err:
-                count.changed = True
-                if not self._complained:
-                    self._complained = True
-                    logger.error("misses are not written: %s", err)  # its words say all
+        with self._flushing:
+            counts = list(self._counts.values())
+            while self._ended:
+                counts.append(self._ended.popleft())
+            for count in counts:
+                if count.changed:
+                    self._try_to_write(count)
+
+    def _try_to_write(self, count: _Count) -> None:
+        count.changed = False  # before the ids are copied: what comes meanwhile is written the next time
+        try:
+            self._write(count)
+        except (OSError, InputError) as err:
+            count.changed = True
+            if not self._complained:
+                self._complained = True
+                logger.error("misses are not written: %s", err)  # its words say all
 
     def _write(self, count: _Count) -> None:
         folder = _folder(self._root, count.table)
@@ -132,12 +168,12 @@ class Misses:
                 self._forget_with(path, count)
             ids = dict(count.ids)
             _replace(path, MissFile(count.table, count.date.isoformat(), ids, count.dropped))
-            count.stamp, count.written = _stamp(path), len(ids)
+            count.stamp, count.written = _stamp(path), ids
 
     def _forget_with(self, path: Path, count: _Count) -> None:
         """Let go of the ids that were erased from the file since it was written."""
         kept = _read(path).ids if path.exists() else {}
-        for entity in list(islice(dict(count.ids), count.written)):
+        for entity in count.written:
             if entity not in kept:
                 count.ids.pop(entity, None)
 

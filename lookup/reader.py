@@ -7,7 +7,7 @@ from typing import Any
 from redis.cluster import RedisCluster
 
 from lookup.connect import Client, redis_errors
-from lookup.follower import ATTEMPTS, Command, Follower, Found, Pin
+from lookup.follower import ATTEMPTS, Command, Follower, Found, Pin, check_ids
 from schemas.answer import Answer
 from schemas.head import Head
 
@@ -29,8 +29,10 @@ class Reader:
 
         Raises:
             UnavailableError: Redis does not answer, or nothing is published.
-            InputError: what Redis holds is not a table of this format, or it does not keep that release.
+            InputError: what Redis holds is not a table of this format, or it does not keep that release; or one of the
+                ids is none.
         """
+        check_ids(ids)
         follower = self._follower if release is None else Pin(self._follower.table, release)
         with redis_errors(f"table '{follower.table}'"):
             for _ in range(ATTEMPTS):

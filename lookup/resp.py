@@ -12,7 +12,9 @@ from schemas.errors import AlmanacError, Problem, UnavailableError
 
 Command = tuple[str, ...]
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)
-Done = Callable[[list[Any] | AlmanacError], None]
+Outcome = list[Any] | Exception
+"""All replies of a request, or why there are none."""
+Done = Callable[[Outcome], None]
 
 
 class Request(NamedTuple):
@@ -62,9 +64,10 @@ class Connection(asyncio.Protocol):
         Each request's `done` is called once: with all its replies, an error among them where Redis refused a command,
         or with the reason why there are none.
         """
+        # First: what cannot be packed must not be waited for.
+        data = b"".join(_pack(command) for request in requests for command in request.commands)
         deadline = self._loop.time() + self._timeout_seconds
         self._waiting.extend(_Waiting(len(request.commands), [], request.done, deadline) for request in requests)
-        data = b"".join(_pack(command) for request in requests for command in request.commands)
         if self._watch is None:
             self._watch = self._loop.call_at(deadline, self._look)
         if self._transport is not None:
@@ -102,21 +105,22 @@ class Connection(asyncio.Protocol):
         self._transport.write(b"".join(self._unsent))
         self._unsent.clear()
 
-    def _greeted(self, outcome: list[Any] | AlmanacError) -> None:
+    def _greeted(self, outcome: Outcome) -> None:
         errors = outcome if isinstance(outcome, list) else [outcome]
         if refused := next((error for error in errors if isinstance(error, AlmanacError)), None):
             self._drop(refused)
 
     def data_received(self, data: bytes) -> None:
-        replies, waiting = self._replies, self._waiting
+        replies = self._replies
         replies.feed(data)
-        while waiting and (reply := replies.gets()) is not False:
-            first = waiting[0]
+        # Whoever is told may let go of the connection: what else came over it is then nobody's.
+        while self._replies is replies and self._waiting and (reply := replies.gets()) is not False:
+            first = self._waiting[0]
             if isinstance(reply, hiredis.ReplyError):
                 reply = reply_error(repr(self._address), str(reply))
             first.replies.append(reply)
             if len(first.replies) == first.wanted:
-                waiting.popleft()
+                self._waiting.popleft()
                 first.done(first.replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -150,6 +154,7 @@ class Connection(asyncio.Protocol):
         transport, self._transport = self._transport, None
         waiting, self._waiting = self._waiting, deque()
         self._unsent.clear()
+        self._replies = hiredis.Reader()
         if transport is not None:
             self._aborted += 1
             transport.abort()

@@ -53,7 +53,7 @@ class ServedTable:
             name: Of the table.
             serving: As declared: what is answered when no head was ever read.
             lookups: To the Redis that has it.
-            breaker: Of that Redis; its tables share it.
+            breaker: Of this table alone.
             clock: Seconds since 1970.
         """
         self.name = name
@@ -63,6 +63,11 @@ class ServedTable:
         self._follower = Follower(name)
         self._pins: OrderedDict[int, Pin] = OrderedDict()
         self._clock = clock
+
+    @property
+    def is_open(self) -> bool:
+        """Whether Redis is not asked for now."""
+        return self._breaker.is_open
 
     async def lookup(self, ids: Sequence[str]) -> Answered:
         """The answers of the live release; flagged ones, without waiting long, where Redis cannot be asked.
@@ -115,7 +120,7 @@ class ServedTable:
         code = why.problems[0].code
         flag = STORE_LOST if code == "NO_VERSION" and seen else code
         serving = seen.head.serving if seen else self._serving
-        return Answered(None, [fallback(seen, serving, id_, now, flag=flag) for id_ in ids], why)
+        return Answered(None, [fallback(seen, serving, id_, now, flag=flag, is_away=True) for id_ in ids], why)
 
     def _pin(self, release: int) -> Follows:
         pin = self._pins.pop(release, None) or Pin(self.name, release)

@@ -22,8 +22,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         outputs: By name, for example `{"score": 0.31}`; empty when unknown.
         release: The release that answered; all answers of a batch name the same one. Null where none could be read.
         model: The bundle that made the prediction, null where none did.
-        scored_at: When it was made, RFC 3339 UTC; of a prior, when its release was scored.
-        age_seconds: Since then.
+        scored_at: When it was made, RFC 3339 UTC; where none of the entity answers, when the release was scored. Null
+            where no release could be read.
+        age_seconds: Since then. Null too where that time cannot be read.
         segment: The key columns whose mean a prior is, joined with `,`; null for all else.
         flag: Why this is less than it could be: `EXPIRED` where predictions are too old to be answered, else the code
             of what keeps the table from being read. Null when all is well. An `unknown` with a flag may be known.

@@ -8,6 +8,7 @@ import static java.nio.charset.StandardCharsets.UTF_8;
 final class Plain {
     private static final Pattern TOKEN =
         Pattern.compile("[\\[\\]{}]|\"([^\"\\\\]|\\\\.)*\"|[^\\s\\[\\]{}:,\"]+");
+    private static final Pattern ESCAPE = Pattern.compile("\\\\(?:u([0-9a-fA-F]{4})|.)");
     private final DataInputStream in;
     private final OutputStream out;
     Plain(InputStream in, OutputStream out) { this.in = new DataInputStream(in); this.out = out; }
@@ -38,7 +39,7 @@ final class Plain {
         return json(tokens.next(), tokens);
     }
     private static Object json(String token, Iterator<String> in) { // : and , are no tokens
-        if (token.startsWith("\"")) return token.substring(1, token.length() - 1).translateEscapes();
+        if (token.startsWith("\"")) return unescaped(token.substring(1, token.length() - 1));
         if (!token.matches("[\\[{]")) return token;
         List<Object> items = new ArrayList<>();
         for (String next = in.next(); !next.matches("[\\]}]"); next = in.next()) items.add(json(next, in));
@@ -46,6 +47,11 @@ final class Plain {
         Map<Object, Object> pairs = new HashMap<>();
         for (int i = 0; i < items.size(); i += 2) pairs.put(items.get(i), items.get(i + 1));
         return pairs;
+    }
+    private static String unescaped(String text) { // Java has the escapes of JSON, but for the two that stand here
+        return ESCAPE.matcher(text).replaceAll(found -> Matcher.quoteReplacement(
+            found.group(1) != null ? String.valueOf((char) Integer.parseInt(found.group(1), 16))
+                : found.group().equals("\\/") ? "/" : found.group().translateEscapes()));
     }
     /** The next MessagePack value of a row, which must be of the column's type; an enum's is its index. */
     static Object value(String type, ByteBuffer row) {

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -38,7 +38,8 @@ pytestmark = pytest.mark.e2e
 ENTITIES = 300
 IDS = [f"UA:{number}" for number in range(ENTITIES)]
 DAY = dt.date(2013, 7, 1)
-PUBLICATIONS, KILLS, ROLLBACKS = 20, 5, 3
+PUBLICATIONS, KILLS, ROLLBACKS = 20, 5, 3  # publications beside those that are killed, and the two at once
+_PAUSE_SECONDS = 0.002  # between two lookups: publishers of this process need a turn too
 _STALL_SECONDS = 2.0  # after Redis is back, until a circuit that opened has closed
 
 _PUBLISH = """
@@ -58,6 +59,7 @@ try:
     Publisher(store, table, keep=2, grace_seconds=0).publish(run_id)
 except RefusedError as err:
     sys.exit(0 if err.problems[0].code == "PUBLISH_FENCED" else str(err))
+print("published", flush=True)
 """
 
 
@@ -77,16 +79,17 @@ class History:
         self._lock = threading.Lock()
 
     def answered(self, who: str, asked: Sequence[int], release: int | None, answers: Sequence[Answer]) -> None:
-        """Note the answers for these numbers; the last of them is of an entity that is in no version."""
-        *known, unknown = answers
+        """Note the answers for these numbers; any behind them are of entities that are in no version."""
+        who = f"{who}, {'one' if len(answers) == 1 else 'many'}"
+        known, others = answers[: len(asked)], answers[len(asked) :]
         runs = {int(answer.outputs.get("score") or -1.0) // 1000 for answer in known}  # type: ignore[arg-type]
         with self._lock:
             self.seen[who] += 1
             if lost := [answer.id for answer in known if answer.status != "exact"]:
                 self._violated(f"{who}: {len(lost)} entities lost, {lost[0]} of release {release}")
                 return
-            if unknown.status != "unknown":
-                self._violated(f"{who}: an entity that is nowhere is {unknown.status}")
+            if statuses := {answer.status for answer in others} - {"unknown"}:
+                self._violated(f"{who}: an entity that is nowhere is {statuses}")
             if len(runs) > 1:
                 self._violated(f"{who}: rows of runs {sorted(runs)} in one batch")
                 return
@@ -116,8 +119,9 @@ class World:
         self.redis = OwnRedis(folder / "redis")
         self.rng = rng
         self.history = History()
+        self.kills = Counter[str]()
         self._next = 0
-        self._folder = folder
+        self._publish_seconds = 0.0
 
     def new_run(self) -> str:
         scores = {entity: score_of(self._next, number) for number, entity in enumerate(IDS)}
@@ -130,13 +134,24 @@ class World:
         return Publisher(store, table, keep=2, grace_seconds=0)
 
     def publish(self) -> None:
-        self.publisher().publish(self.new_run())
+        run_id, started = self.new_run(), time.monotonic()
+        self.publisher().publish(run_id)
+        self._publish_seconds = time.monotonic() - started
 
     def publish_and_kill(self) -> None:
-        with self._process(self.new_run()) as process:
-            self._go(process)
-            time.sleep(self.rng.uniform(0, 0.12))
-            process.kill()
+        """Kill a publisher at a random point, which is one before it has published: else another one."""
+        for _ in range(20):
+            with self._process(self.new_run()) as process:
+                assert process.stdout is not None
+                self._go(process)
+                time.sleep(self.rng.uniform(0, self._publish_seconds))
+                process.kill()
+                told = process.stdout.read()
+                is_between = process.wait(10) == -signal.SIGKILL and told == b""
+            self.kills["mid-publish" if is_between else "too late"] += 1
+            if is_between:
+                return
+        raise AssertionError(f"no kill came before the end of a publication of {self._publish_seconds} s")
 
     def publish_two_at_once(self) -> None:
         with self._process(self.new_run()) as one, self._process(self.new_run()) as other:
@@ -175,8 +190,10 @@ def _asked(rng: random.Random) -> list[int]:
     return [rng.randrange(ENTITIES)] if rng.random() < 0.5 else rng.sample(range(ENTITIES), 60)
 
 
-def _ids(asked: Iterable[int]) -> list[str]:
-    return [*(IDS[number] for number in asked), "UA:nowhere"]
+def _ids(asked: Sequence[int]) -> list[str]:
+    """Their ids; beside many, one that is nowhere."""
+    ids = [IDS[number] for number in asked]
+    return ids if len(ids) == 1 else [*ids, "UA:nowhere"]
 
 
 def read_directly(world: World, seed: int, stop: threading.Event) -> None:
@@ -191,6 +208,7 @@ def read_directly(world: World, seed: int, stop: threading.Event) -> None:
             time.sleep(0.01)
         else:
             world.history.answered("reader", asked, head.release, answers)
+        time.sleep(_PAUSE_SECONDS)
 
 
 def read_on_a_loop(world: World, seed: int, stop: threading.Event) -> None:
@@ -204,6 +222,7 @@ def read_on_a_loop(world: World, seed: int, stop: threading.Event) -> None:
                 await asyncio.sleep(0.01)
             else:
                 world.history.answered("async reader", asked, head.release, answers)
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def main() -> None:
         lookups = Lookups(Connection(address_of(world.redis.url), timeout_seconds=1))
@@ -219,23 +238,28 @@ def read_over_http(world: World, port: int, seed: int, stop: threading.Event) ->
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     while not stop.is_set():
         asked, started = _asked(rng), time.monotonic()
-        body = json.dumps({"ids": _ids(asked)})
-        connection.request("POST", "/v1/flights/lookup", body, {"Content-Type": "application/json"})
+        ids = _ids(asked)
+        if len(ids) == 1:
+            connection.request("GET", f"/v1/flights/{ids[0]}")
+        else:
+            body = json.dumps({"ids": ids})
+            connection.request("POST", "/v1/flights/lookup", body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         found = json.loads(response.read())
         if response.status != 200:
             world.history.violations.append(f"api: {response.status} {found}")
-        elif flags := {answer["flag"] for answer in found["answers"]} - {None}:
+            continue
+        answers = [Answer(**answer) for answer in found.get("answers", [found])]
+        if flags := {answer.flag for answer in answers} - {None}:
             world.history.failed("api", started, f"flagged {flags}")
         else:
-            answers = [Answer(**answer) for answer in found["answers"]]
             world.history.answered("api", asked, found["release"], answers)
     connection.close()
 
 
 def _steps(world: World) -> list[Callable[[], object]]:
     """What happens, in an order that the seed chooses; it begins and ends with a publication."""
-    publications = PUBLICATIONS - KILLS - 4
+    publications = PUBLICATIONS - 4  # two before the readers begin, one first and one last
     steps: list[Callable[[], object]] = [world.publish] * publications + [world.publish_and_kill] * KILLS
     steps += [world.publish_two_at_once, world.restart_redis]
     steps += [lambda: world.publisher().roll_back()] * ROLLBACKS
@@ -275,8 +299,10 @@ def test_readers_see_one_whole_version_through_kills_rollbacks_and_a_restart(tmp
         _, answers = Reader(connect(world.redis.url), "flights").lookup(IDS)
 
     seen = world.history.seen
+    print(f"kills {dict(world.kills)}, answers {dict(seen)}")  # noqa: T201
     assert world.history.violations == []
-    assert min(seen[who] for who in ("reader", "async reader", "api")) > 50
+    assert world.kills["mid-publish"] == KILLS
+    assert min(seen[f"{who}, {size}"] for who in ("reader", "async reader", "api") for size in ("one", "many")) > 50
     assert head is not None
     assert live is not None
     assert (head.run_id, head.release) == (live.run_id, live.release)

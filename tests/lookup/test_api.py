@@ -158,6 +158,9 @@ BAD_REQUESTS: dict[str, tuple[str, str, bytes | None, dict[str, str], int, str]]
     "a release that is no number": ("GET", "/v1/flights/x?release=last", None, {}, 400, "QUERY"),
     "release 0": ("GET", "/v1/flights/x?release=0", None, {}, 400, "QUERY"),
     "a release of 5,000 digits": ("GET", "/v1/flights/x?release=" + "9" * 5000, None, {}, 400, "QUERY"),
+    "a release of 5,000 digits behind zeros": (
+        "GET", "/v1/flights/x?release=00000000001" + "0" * 5000, None, {}, 400, "QUERY",
+    ),
     "two releases": ("POST", f"{LOOKUP}?release=1&release=2", _ids("x"), JSON, 400, "QUERY"),
     "a number as id": ("POST", LOOKUP, _ids(1545), JSON, 422, "BODY_SHAPE"),
     "null as id": ("POST", LOOKUP, _ids("a", None), JSON, 422, "BODY_SHAPE"),

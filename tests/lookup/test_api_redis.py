@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import redis
 
+from lookup.acl import reader
 from lookup.connect import connect
 from schemas.head import Head, Serving
 from schemas.keys import bucket_key, bucket_of, head_key, priors_key
 from schemas.row import encode_rows
 from tests.lookup.conftest import COLUMNS
+from tests.redis_servers import make_user
 
 FLIGHT = "UA:1545:EWR:2013-07-01"
 TABLES = {"flights": Serving()}
@@ -174,7 +176,19 @@ def test_a_default_is_another_answer_once_its_release_is_too_old(
         reply = server.ask("GET", "/v1/flights/UA:9")
         etags.append((reply.json["status"], reply.json["flag"], reply.headers["etag"]))
 
-    assert etags == [("default", None, 'W/"13.13.default"'), ("default", "EXPIRED", 'W/"13.13.defaultEXPIRED"')]
+    assert etags == [("default", None, 'W/"13.13.1.default"'), ("default", "EXPIRED", 'W/"13.13.1.defaultEXPIRED"')]
+
+
+def test_an_answer_given_before_an_erasure_is_not_taken_for_one_given_after_it(
+    server: Any, redis_client: Client, put_version: PutVersion
+) -> None:
+    head = put_version(redis_client, 3, {FLIGHT: 0.25, "UA:2": 0.5})
+    before = server.ask("GET", f"/v1/flights/{FLIGHT}").headers["etag"]
+    redis_client.set(head_key("flights"), head.model_copy(update={"entities": 1}).model_dump_json())
+
+    again = server.ask("GET", f"/v1/flights/{FLIGHT}", headers={"If-None-Match": before})
+
+    assert (again.status, again.headers["etag"]) == (200, 'W/"13.13.1.exact"')
 
 
 def test_no_cache_keeps_an_answer_that_may_change(server: Any, redis_client: Client, put_version: PutVersion) -> None:
@@ -278,6 +292,45 @@ def test_redis_hung_killed_emptied_and_back_again_is_flagged_in_bounded_time_and
         with connect(store.url) as client:
             client.flushall()
         assert ask() == (200, "prior", 0.125, "STORE_LOST", True)
+
+
+def test_a_damaged_prior_is_an_error_while_redis_answers_and_a_default_while_it_is_away(
+    run_server: Any, own_redis: Any, put_version: PutVersion, tmp_path: Path
+) -> None:
+    store = own_redis()
+    with connect(store.url) as client:
+        head = put_version(client, 3, {FLIGHT: 0.25})
+        serving = {"key": ("carrier", "flight"), "segments": (("carrier",),), "default": {"score": 0.5}}
+        _with_priors(client, head, {"0:UA": 0.125, "0:AA": 0.375}, **serving)
+        client.hset(priors_key("flights", head.version), "0:AA", b"\x91")
+    with run_server(tmp_path, store.url, ["flights"]) as server:
+        ids = {"ids": ["UA:1", "AA:1"]}
+        live = server.lookup(ids)
+        store.kill()
+        away = server.lookup(ids)
+
+    assert (live.status, live.json["code"]) == (500, "ROW_DECODE")
+    assert (away.status, away.json["release"]) == (200, 3)
+    assert [(answer["status"], answer["outputs"], answer["flag"]) for answer in away.json["answers"]] == [
+        ("prior", {"score": 0.125}, "STORE_DOWN"),
+        ("default", {"score": 0.5}, "STORE_DOWN"),
+    ]
+
+
+def test_a_table_that_alone_cannot_be_read_opens_no_circuit_of_another(
+    run_server: Any, own_redis: Any, put_version: PutVersion, tmp_path: Path
+) -> None:
+    store = own_redis()
+    with connect(store.url) as client:
+        put_version(client, 3, {FLIGHT: 0.25}, "other")
+    with run_server(tmp_path, make_user(store.url, reader("other", redis_6=True)), ["flights", "other"]) as server:
+        refused = [server.ask("GET", f"/v1/flights/{FLIGHT}").json["flag"] for _ in range(5)]
+        answered = server.ask("GET", f"/v1/other/{FLIGHT}").json
+        circuits = [_metric(server, f'almanac_circuit_open{{table="{table}"}}') for table in ("flights", "other")]
+
+    assert refused == ["STORE_ACL"] * 5
+    assert (answered["status"], answered["flag"]) == ("exact", None)
+    assert circuits == [1, 0]
 
 
 def _wait(until: Callable[[], bool]) -> None:

@@ -1,8 +1,12 @@
 """The table's contract on every server of this machine, on a cluster of three masters, and in memory."""
 
 import asyncio
+import os
+import platform
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +28,16 @@ from tests.suites.table_contract import Backend, TableContract  # noqa: E402  # 
 
 PROGRAMS = programs()
 CLUSTER, MEMORY = "cluster", "memory"
+
+
+@pytest.mark.skipif(os.environ.get("CI") != "true", reason="a machine of one's own may have fewer; CI has them all")
+def test_no_backend_is_left_out_for_being_absent() -> None:
+    families = {version.partition(".")[0] for version in PROGRAMS}
+    of_the_system = [path for path in PROGRAMS.values() if not Path(path).is_relative_to(sys.prefix)]
+
+    assert of_the_system, "no redis-server or valkey-server on PATH but those of wheels"
+    if platform.machine() == "x86_64":  # there are no wheels for others
+        assert families >= {"redis-6", "valkey-8", "valkey-9"}
 
 
 class Kept:

@@ -95,6 +95,21 @@ def test_a_success_ends_the_row_of_failures() -> None:
     assert balancer.order("UA:1") == [worker, other]
 
 
+def test_a_worker_that_may_be_bettered_rests_for_the_same_short_time_however_often() -> None:
+    clock = Clock()
+    balancer = Balancer(WORKERS[:2], "by_key", clock=clock)
+    worker, other = balancer.order("UA:1")
+    for _ in range(5):
+        with balancer.asking(worker):
+            pass
+        balancer.rest(worker)
+
+    assert balancer.order("UA:1") == [other, worker]
+    assert (balancer.is_resting(worker), balancer.is_resting(other)) == (True, False)
+    clock.now += FIRST_REST_SECONDS
+    assert not balancer.is_resting(worker)
+
+
 def test_when_all_rest_the_one_that_is_back_soonest_is_asked() -> None:
     clock = Clock()
     balancer = Balancer(WORKERS, "round_robin", clock=clock)

@@ -1,6 +1,7 @@
 """The client against real API workers and a real Redis with a replica: one is lost, and no lookup fails."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
@@ -280,6 +281,69 @@ def test_a_worker_that_hangs_is_left_in_time_for_another(
         (found,) = look(urls, ["UA:1"], Options("round_robin", timeout_seconds=0.5))
 
     assert found.outputs == {"score": 0.25}
+
+
+def _flagged(flag: str) -> bytes:
+    answer = {"id": "UA:1", "status": "default", "outputs": {"score": 0.5}, "release": None, "flag": flag}
+    return json.dumps({"table": "flights", "release": None, "answers": [answer]}).encode()
+
+
+@both
+def test_a_worker_that_cannot_ask_its_redis_is_left_for_one_that_can(
+    look: Look, workers: list[Any], run_server: Any, redis_client: redis.Redis, put_version: Any, tmp_path: Path
+) -> None:
+    put_version(redis_client, 3, {"UA:1": 0.25})
+    with run_server(tmp_path, f"redis://127.0.0.1:{free_port()}/0", ["flights"]) as cut_off:
+        (alone,) = look(_urls([cut_off]), ["UA:1"])
+        (found,) = look(_urls([cut_off, workers[0]]), ["UA:1"], Options("round_robin"))
+
+    assert (alone.status, alone.flag) == ("unknown", "STORE_DOWN")
+    assert (found.outputs, found.flag) == ({"score": 0.25}, None)
+
+
+def test_a_worker_that_cannot_ask_its_redis_is_not_preferred_for_a_moment(
+    other_server: Any, workers: list[Any], redis_client: redis.Redis, put_version: Any
+) -> None:
+    put_version(redis_client, 3, {"UA:1": 0.25})
+    other_server.reply = (200, _flagged("STORE_DOWN"))
+    clock = iter([0.0] * 32 + [10.0] * 32)
+
+    with Client([other_server.url, *_urls(workers)], Options("least_loaded", clock=lambda: next(clock))) as client:
+        found = {client.lookup("flights", "UA:1").status for _ in range(10)}
+        asked = len(other_server.asked)
+        while next(clock) == 0.0:
+            pass
+        found |= {client.lookup("flights", "UA:1").status for _ in range(4)}
+
+    assert found == {"exact"}
+    assert (asked, len(other_server.asked)) == (1, 2)
+
+
+@both
+def test_where_no_worker_can_ask_redis_the_flagged_answer_is_given_and_not_each_asked_again(
+    look: Look, other_server: Any
+) -> None:
+    other_server.reply = (200, _flagged("STORE_TIMEOUT"))
+    urls = [other_server.url, other_server.url.replace("127.0.0.1", "localhost"), f"http://127.0.0.1:{free_port()}"]
+
+    (found,) = look(urls, ["UA:1"], Options("round_robin"))
+
+    assert (found.outputs, found.flag) == ({"score": 0.5}, "STORE_TIMEOUT")
+    assert len(other_server.asked) == 2
+    with Client(urls[:2], Options(clock=lambda: 0.0)) as client:
+        for _ in range(10):
+            assert client.lookup("flights", "UA:1").flag == "STORE_TIMEOUT"
+    assert len(other_server.asked) == 2 + 2 + 9
+
+
+@both
+def test_predictions_that_are_too_old_are_so_for_every_worker(look: Look, other_server: Any) -> None:
+    other_server.reply = (200, _flagged("EXPIRED"))
+
+    (found,) = look([other_server.url, other_server.url.replace("127.0.0.1", "localhost")], ["UA:1"])
+
+    assert found.flag == "EXPIRED"
+    assert len(other_server.asked) == 1
 
 
 @both

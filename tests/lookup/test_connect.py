@@ -29,6 +29,11 @@ def test_nobody_at_the_address_is_told_within_bounded_time() -> None:
     assert time.monotonic() - started < 10
 
 
+def test_a_cluster_that_is_away_is_told() -> None:
+    with pytest.raises(UnavailableError, match="STORE_DOWN"):
+        connect("redis+cluster://127.0.0.1:1")
+
+
 def test_a_host_that_does_not_exist_is_told() -> None:
     with pytest.raises(UnavailableError, match=r"STORE_DOWN|STORE_TIMEOUT"):
         _ask("redis://no-such-host.invalid:6379/0")

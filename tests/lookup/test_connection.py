@@ -1,11 +1,13 @@
-"""The bare connection to Redis when its server hangs or goes, in the very tick in which more is sent."""
+"""The bare connection to Redis when its server hangs, goes or refuses it, in the very tick in which more is sent."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
-from lookup.connect import address_of
+import pytest
+
+from lookup.connect import address_of, connect
 from lookup.resp import Connection, Request
 from schemas.errors import AlmanacError
 
@@ -77,3 +79,28 @@ def test_what_is_sent_when_connecting_was_given_up_connects_again() -> None:
     assert isinstance(dropped, AlmanacError)
     assert dropped.problems[0].code == "STORE_DOWN"
     assert answered == [b"PONG"]
+
+
+async def _told_behind_a_refused_handshake(url: str) -> list[Outcome]:
+    told: list[Outcome] = []
+    connection = Connection(address_of(url))
+    connection.send(Request([("PING",)], told.append), Request([("PING",), ("PING",)], told.append))
+    while not told:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    connection.close()
+    return told
+
+
+@pytest.mark.parametrize(("database", "user", "code"), [("99", "", "STORE_ERROR"), ("0", "other:wrong@", "STORE_AUTH")])
+def test_replies_behind_a_refused_handshake_are_nobodys(own_redis: Any, database: str, user: str, code: str) -> None:
+    # Whoever may connect without a password is answered all the same, of database 0.
+    store = own_redis()
+    with connect(store.url) as client:
+        client.execute_command("ACL", "SETUSER", "other", "on", ">secret")
+    url = f"redis://{user}127.0.0.1:{store.port}/{database}"
+
+    told = asyncio.run(_told_behind_a_refused_handshake(url))
+
+    assert [outcome.problems[0].code for outcome in told if isinstance(outcome, AlmanacError)] == [code, code]
+    assert len(told) == 2

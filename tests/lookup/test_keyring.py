@@ -131,6 +131,20 @@ def test_a_refused_request_costs_nothing(tmp_path: Path) -> None:
     assert {refusal.retry_after_seconds for refusal in refusals if isinstance(refusal, Refusal)} == {0.1}
 
 
+def test_what_was_paid_before_is_a_part_of_the_cost_and_given_back_where_the_rest_is_refused(tmp_path: Path) -> None:
+    clock = Clock()
+    keyring = Keyring.load(write(tmp_path / "keys.json", shop=entry(burst=3)), clock=clock)
+
+    def ask(ids: int) -> list[bool]:
+        before = keyring.check(f"Bearer {SHOP}", "flights", 1)
+        return [isinstance(each, Granted) for each in (before, keyring.check(f"Bearer {SHOP}", "flights", ids, paid=1))]
+
+    assert ask(2) == [True, True]
+    assert [ask(2) for _ in range(3)] == [[True, False]] * 3
+    clock.now += 0.2
+    assert ask(1000) == [True, True]  # more than a full bucket has, from a full one
+
+
 def test_a_batch_costs_as_many_as_it_has_ids(tmp_path: Path) -> None:
     keyring = Keyring.load(write(tmp_path / "keys.json", shop=entry(burst=10)), clock=Clock())
     assert keyring.check(f"Bearer {SHOP}", "flights", 7) == Granted("shop")

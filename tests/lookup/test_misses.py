@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,12 +95,48 @@ def test_a_new_day_begins_a_new_file_and_the_old_one_is_finished(misses: Misses,
 def test_ids_beyond_the_limit_are_only_numbered(misses: Misses, tmp_path: Path) -> None:
     for number in range(MAX_IDS + 5):
         misses.add("flights", f"UA:{number}")
-    misses.add("flights", "UA:0")
 
     misses.flush()
 
     (file,) = files(tmp_path)
-    assert (len(file["ids"]), file["ids"]["UA:0"], file["dropped"]) == (MAX_IDS, 2, 5)
+    assert (len(file["ids"]), set(file["ids"].values()), file["dropped"]) == (MAX_IDS, {1}, 5)
+
+
+def test_a_scan_over_many_ids_keeps_no_other_out_and_counts_stay_right(tmp_path: Path, clock: Clock) -> None:
+    misses = Misses(tmp_path, clock=clock, key=b"a fixed one")
+    for number in range(30_000):
+        misses.add("flights", f"scanned:{number}")
+    for _ in range(3):
+        for number in range(10_000):
+            misses.add("flights", f"UA:{number}")
+
+    misses.flush()
+
+    (file,) = files(tmp_path)
+    asked = {number for entity, number in file["ids"].items() if entity.startswith("UA:")}
+    kept = sum(entity.startswith("UA:") for entity in file["ids"])
+    assert len(file["ids"]) == MAX_IDS
+    assert asked == {3}
+    assert kept == 2478  # a quarter of what is kept, as they are a quarter of all
+    assert sum(file["ids"].values()) + file["dropped"] == 60_000
+
+
+def test_what_was_erased_makes_room_for_others(misses: Misses, tmp_path: Path) -> None:
+    for number in range(MAX_IDS):
+        misses.add("flights", f"UA:{number}")
+    misses.flush()
+    for number in range(10):
+        forget(tmp_path, "flights", f"UA:{number}")
+    misses.add("flights", "UA:77")
+    misses.flush()
+    for number in range(1000):
+        misses.add("flights", f"AA:{number}")
+
+    misses.flush()
+
+    (file,) = files(tmp_path)
+    assert len(file["ids"]) == MAX_IDS
+    assert not {f"UA:{number}" for number in range(10)} & set(file["ids"])
 
 
 def test_tables_do_not_share_a_limit_or_a_folder(misses: Misses, tmp_path: Path) -> None:
@@ -207,6 +244,34 @@ def test_erasing_what_was_never_missed_changes_nothing(misses: Misses, tmp_path:
     assert forget(tmp_path, "flights", "UA:1") == 0
 
     assert read_misses(tmp_path, "flights").ids == {"UA:2": 1}
+
+
+def test_a_flush_that_comes_while_another_one_writes_waits_for_it(
+    misses: Misses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, go_on = threading.Event(), threading.Event()
+    write = misses._write
+
+    def slowly(count: Any) -> None:
+        writing.set()
+        assert go_on.wait(10)
+        write(count)
+
+    monkeypatch.setattr(misses, "_write", slowly)
+    misses.add("flights", "UA:1")
+    first, second = (threading.Thread(target=misses.flush) for _ in range(2))
+    first.start()
+    assert writing.wait(10)
+    misses.add("flights", "UA:1")
+    second.start()
+    second.join(0.2)
+    is_waiting = second.is_alive()
+    go_on.set()
+    first.join(10)
+    second.join(10)
+
+    assert is_waiting
+    assert [file["ids"] for file in files(tmp_path)] == [{"UA:1": 2}]
 
 
 _COUNT = """

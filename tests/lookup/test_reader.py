@@ -4,19 +4,21 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
 
 from lookup.coalesce import AsyncReader, Lookups
-from lookup.connect import address_of, connect
+from lookup.connect import Address, address_of, connect
+from lookup.follower import Follower
 from lookup.reader import Reader
 from lookup.resp import Connection
 from schemas.answer import Answer
 from schemas.errors import InputError, RowDecodeError, UnavailableError
 from schemas.head import Head
-from schemas.keys import bucket_key, bucket_of, head_key
+from schemas.keys import bucket_key, bucket_of, head_key, priors_key
 
 Client = redis.Redis
 PutVersion = Callable[..., Head]
@@ -68,7 +70,8 @@ def test_answers_come_in_the_order_asked_duplicates_and_unknown_ones_too(
     )
     assert answers[0].age_seconds == pytest.approx(time.time() - 1372651200, abs=60)
     assert answers[1].model is None
-    assert answers[1].scored_at is None
+    # What is not there, is not there since the release was scored.
+    assert (answers[1].scored_at, answers[1].age_seconds) == ("2013-07-01T04:00:00Z", answers[0].age_seconds)
 
 
 @both
@@ -135,6 +138,117 @@ def test_a_damaged_row_is_refused_and_never_guessed(
 
     with pytest.raises(RowDecodeError, match="ROW_DECODE"):
         lookup(redis_url, ["UA:1"])
+
+
+@both
+def test_a_prior_whose_field_is_not_utf_8_is_refused(
+    lookup: Any, redis_url: str, redis_client: Client, put_version: PutVersion
+) -> None:
+    head = put_version(redis_client, 3, {"UA:1": 0.25})
+    redis_client.hset(priors_key("flights", head.version), b"0:\xff\xfe", b"\x91\xc0")
+    redis_client.set(head_key("flights"), head.model_copy(update={"priors": 1}).model_dump_json())
+
+    with pytest.raises(RowDecodeError, match=r"almanac:flights:13:priors: a field that is not UTF-8: 303afffe.*ROW_D"):
+        lookup(redis_url, ["UA:1"])
+
+
+@both
+@pytest.mark.parametrize("entity", ["\ud800", " ", "a\0b", "x" * 513])
+def test_what_is_no_id_is_refused(lookup: Any, redis_url: str, entity: str) -> None:
+    with pytest.raises(InputError, match=r"ids\[1\].*ENTITY_ID"):
+        lookup(redis_url, ["UA:1", entity])
+
+
+def test_what_cannot_be_sent_harms_no_lookup_of_the_same_tick(
+    redis_url: str, redis_client: Client, put_version: PutVersion
+) -> None:
+    put_version(redis_client, 3, {"UA:1": 0.25})
+
+    async def ask() -> list[Any]:
+        lookups = Lookups(Connection(address_of(redis_url)))
+        reader = AsyncReader(lookups, "flights")
+        await reader.lookup(["UA:1"])
+        asked = (reader.lookup([entity]) for entity in ("UA:1", "\ud800", "UA:1"))
+        async with asyncio.timeout(5):
+            found = await asyncio.gather(*asked, return_exceptions=True)
+        lookups.close()
+        return found
+
+    first, bad, last = asyncio.run(ask())
+
+    assert isinstance(bad, InputError)
+    assert [answers[0].status for _, answers in (first, last)] == ["exact", "exact"]
+
+
+class CountingConnection(Connection):
+    """One that keeps what it writes, write by write."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(address)
+        self.writes: list[bytes] = []
+
+    def connection_made(self, transport: Any) -> None:
+        write = transport.write
+
+        def kept(data: bytes) -> None:
+            self.writes.append(data)
+            write(data)
+
+        super().connection_made(SimpleNamespace(write=kept, abort=transport.abort))
+
+
+def test_all_lookups_of_one_tick_are_one_write(redis_url: str, redis_client: Client, put_version: PutVersion) -> None:
+    for table in ("flights", "trains"):
+        put_version(redis_client, 3, {f"UA:{number}": 0.25 for number in range(50)}, table)
+
+    async def ask() -> tuple[CountingConnection, list[Any]]:
+        connection = CountingConnection(address_of(redis_url))
+        lookups = Lookups(connection)
+        readers = [AsyncReader(lookups, table) for table in ("flights", "trains")]
+        await asyncio.gather(*(reader.lookup(["UA:1"]) for reader in readers))
+        connection.writes.clear()
+        found = await asyncio.gather(*(reader.lookup([f"UA:{i}", "x"]) for i in range(50) for reader in readers))
+        lookups.close()
+        return connection, found
+
+    connection, found = asyncio.run(ask())
+
+    assert [[answer.status for answer in answers] for _, answers in found] == [["exact", "unknown"]] * 100
+    assert [(write.count(b"HGET\r\n"), write.count(b"GET\r\n$")) for write in connection.writes] == [(200, 202)]
+
+
+class Defective(Follower):
+    """One with a defect, in what it asks or in what it makes of the replies."""
+
+    def __init__(self, table: str, where: str) -> None:
+        super().__init__(table)
+        self._where = where
+
+    def ask(self, ids: Any) -> Any:
+        return None.missing if self._where == "ask" else super().ask(ids)  # type: ignore[attr-defined]
+
+    def settle(self, asked: Any, replies: Any) -> Any:
+        return None.missing if self._where == "settle" else super().settle(asked, replies)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("where", ["ask", "settle"])
+def test_a_defect_of_ours_is_the_error_of_its_lookups_and_no_request_hangs(
+    redis_url: str, redis_client: Client, put_version: PutVersion, where: str
+) -> None:
+    put_version(redis_client, 3, {"UA:1": 0.25})
+
+    async def ask() -> list[Any]:
+        lookups = Lookups(Connection(address_of(redis_url)))
+        asked = (lookups.lookup(follower, ["UA:1"]) for follower in (Defective("flights", where), Follower("flights")))
+        async with asyncio.timeout(5):
+            found = await asyncio.gather(*asked, return_exceptions=True)
+        lookups.close()
+        return found
+
+    defective, sound = asyncio.run(ask())
+
+    assert isinstance(defective, AttributeError)
+    assert len(sound.rows) == 1
 
 
 def test_a_reader_follows_the_head_and_needs_no_row_of_the_version_before(

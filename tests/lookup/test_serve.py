@@ -1,5 +1,6 @@
 """The server around the API: workers, ports, files, shutting down."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -9,20 +10,25 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 import redis
 
+from lookup.api import Options, create_app
 from lookup.embedded import free_port
+from lookup.keyring import Keyring
 from lookup.misses import read_misses
 from lookup.serve import Listening, serve
 from schemas.errors import DeclarationError
 from schemas.head import Head, Serving
+from tests.redis_servers import wait_until
 
 FLIGHT = "UA:1545:EWR:2013-07-01"
 TABLES = {"flights": Serving()}
@@ -62,6 +68,28 @@ def test_several_workers_count_together_and_a_killed_one_is_replaced(
 
         assert counts == {40.0}
         assert server.ask("GET", f"/v1/flights/{FLIGHT}").status == 200
+
+
+def test_what_a_killed_worker_was_answering_is_in_flight_no_more(
+    run_server: Any, redis_url: str, tmp_path: Path
+) -> None:
+    slow = b"POST /v1/flights/lookup HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n"
+    with run_server(tmp_path, redis_url, ["flights"], workers=2) as server, ExitStack() as stack:
+
+        def in_flight() -> float:
+            return _metric(server, "almanac_requests_in_flight")
+
+        for _ in range(24):  # shared out among the two workers
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=5)).sendall(slow)
+        wait_until(lambda: in_flight() == 25, "all are in flight, and the one that asks")
+        victims = _children(server.process.pid)
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+            wait_until(lambda gone=victim: gone not in _children(server.process.pid), "it is gone")
+        wait_until(lambda: len(_children(server.process.pid)) == 2, "others are there")
+        server.wait_until_up()
+
+        assert in_flight() == 1
 
 
 def test_a_server_that_was_killed_leaves_no_worker_behind(run_server: Any, redis_url: str, tmp_path: Path) -> None:
@@ -220,6 +248,52 @@ def test_a_request_without_a_key_is_told_so_before_its_body_is_looked_at(
         replies = [server.lookup(body) for body in (b"[" * 1000, b'{"ids": []}', {"ids": ["UA:1"]})]
 
     assert [(reply.status, reply.json["code"]) for reply in replies] == [(401, "API_KEY")] * 3
+
+
+def test_the_body_of_a_request_without_a_key_is_not_kept(redis_url: str, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.yaml"
+    keys.write_text("keys: {}\n")
+    app = create_app(redis_url, TABLES, Options(keyring=Keyring.load(keys)))
+    proto: Any = _Upload(pieces=16)
+    scope: Any = SimpleNamespace(method="POST", path="/v1/flights/lookup", query_string="", headers={})
+
+    tracemalloc.start()
+    try:
+        asyncio.run(app.__rsgi__(scope, proto))
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert proto.statuses == [401]
+    assert proto.pieces == 0  # all of it came, or the client would not see the answer
+    assert peak_bytes < 1 << 19
+
+
+class _Upload:
+    """A request that brings a body of so many pieces of 64 KiB."""
+
+    def __init__(self, pieces: int) -> None:
+        self.pieces = pieces
+        self.statuses: list[int] = []
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while self.pieces:
+            self.pieces -= 1
+            yield bytes(1 << 16)
+
+    def response_bytes(self, status: int, headers: Any, body: bytes) -> None:
+        self.statuses.append(status)
+
+
+def test_a_batch_that_is_none_costs_as_much_as_one_id(run_server: Any, redis_url: str, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.yaml"
+    digest = hashlib.sha256(b"alm_secret").hexdigest()
+    keys.write_text(f"keys:\n  shop: {{sha256: {digest}, tables: [flights], requests_per_second: 0.01, burst: 3}}\n")
+    headers = {"Authorization": "Bearer alm_secret", "Content-Type": "application/json"}
+    with run_server(tmp_path, redis_url, ["flights"], keys=keys) as server:
+        replies = [server.ask("POST", "/v1/flights/lookup", b"no JSON", headers) for _ in range(4)]
+
+    assert [reply.status for reply in replies] == [400, 400, 400, 429]
 
 
 def test_the_access_log_tells_each_request_with_its_trace_and_no_id(

@@ -12,10 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
+from lookup.client import AsyncClient as AsyncLookupClient
+from lookup.client import Client as LookupClient
 from lookup.cluster import Cluster
 from lookup.coalesce import AsyncReader, Lookups
 from lookup.connect import Client, address_of, connect
 from lookup.reader import Reader
+from lookup.resp import Request
 from lookup.slots import SlotMap, slot_of
 from lookup.table import RedisTable
 from lookup.wire import Wire
@@ -65,6 +68,18 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
 def client(nodes: Nodes) -> Iterator[Client]:
     with connect(nodes.url, timeout_seconds=2) as opened:
         yield opened
+
+
+@pytest.fixture
+def both_clients(nodes: Nodes) -> Iterator[Callable[[list[str]], list[list[Answer]]]]:
+    """Asks by `Client` and by `AsyncClient` of the cluster's URL."""
+
+    async def ask_async(ids: list[str]) -> list[Answer]:
+        async with AsyncLookupClient([nodes.url]) as opened:
+            return await opened.lookup_many("flights", ids)
+
+    with LookupClient([nodes.url]) as opened:
+        yield lambda ids: [opened.lookup_many("flights", ids), asyncio.run(ask_async(ids))]
 
 
 def publish(client: Client, version: int = 1) -> None:
@@ -134,6 +149,40 @@ def test_readers_follow_a_slot_that_moves_between_publication_and_lookup(
     assert scores(reader.lookup(IDS)[1]) == {1.0}
 
 
+def test_clients_take_the_url_of_a_cluster(
+    nodes: Nodes, client: Client, both_clients: Callable[[list[str]], list[list[Answer]]]
+) -> None:
+    publish(client)
+
+    found = both_clients([*IDS, "UA:nowhere"])
+
+    assert [[answer.outputs.get("score") for answer in answers] for answers in found] == [[1.0] * 40 + [None]] * 2
+    move_bucket(nodes, IDS[0])
+    assert [scores(answers) for answers in both_clients(IDS)] == [{1.0}, {1.0}]
+
+
+def test_a_cluster_that_is_away_fails_the_lookup_and_not_the_making_of_a_client() -> None:
+    with LookupClient(["redis+cluster://127.0.0.1:1"]) as away, pytest.raises(UnavailableError, match="STORE_DOWN"):
+        away.lookup("flights", "UA:1")
+
+
+def test_the_api_serves_one_entity_and_many_from_a_cluster(
+    nodes: Nodes, client: Client, run_server: Any, tmp_path: Path
+) -> None:
+    publish(client)
+    with run_server(tmp_path, nodes.url, ["flights"]) as server:
+        one = server.ask("GET", f"/v1/flights/{IDS[0]}")
+        unknown = server.ask("GET", "/v1/flights/UA:nowhere")
+        batch = server.lookup({"ids": [*IDS, "UA:nowhere"]})
+        publish(client, 2)
+        moved = server.lookup({"ids": IDS})
+
+    assert (one.status, one.json["status"], one.json["outputs"]["score"]) == (200, "exact", 1.0)
+    assert (unknown.status, unknown.json["release"]) == (404, one.json["release"])
+    assert [answer["outputs"].get("score") for answer in batch.json["answers"]] == [1.0] * 40 + [None]
+    assert {answer["outputs"]["score"] for answer in moved.json["answers"]} == {2.0}
+
+
 def test_a_version_is_published_after_a_slot_has_moved(nodes: Nodes, client: Client) -> None:
     publish(client)
     move_bucket(nodes, IDS[0])
@@ -174,6 +223,26 @@ def test_a_master_that_is_away_fails_only_the_lookups_that_need_it(
         victim.process.send_signal(signal.SIGCONT)
 
     assert found == ["STORE_", "{1.0}", "STORE_", "{1.0}", "{1.0}"]
+
+
+def test_a_defect_of_ours_is_an_outcome_in_a_cluster_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask() -> list[Any]:
+        told: list[Any] = []
+        cluster = Cluster(address_of("redis+cluster://127.0.0.1:1"))
+        monkeypatch.setattr(cluster, "_map", lambda: None.missing)  # type: ignore[attr-defined]
+        cluster.send(Request([("GET", "a")], told.append))
+        await asyncio.sleep(0.05)
+        monkeypatch.setattr(cluster, "_map", lambda: asyncio.sleep(60))
+        cluster.send(Request([("GET", "a")], told.append))
+        await asyncio.sleep(0)
+        cluster.close()
+        await asyncio.sleep(0.05)
+        return told
+
+    defect, closed = asyncio.run(ask())
+
+    assert isinstance(defect, AttributeError)
+    assert closed.problems[0].code == "STORE_DOWN"
 
 
 def test_a_master_that_hangs_stops_a_publication_and_the_next_one_succeeds(

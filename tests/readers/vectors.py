@@ -1,5 +1,6 @@
 """Small tables for readers in any language: the commands that make them, what to ask, and what must be answered."""
 
+import json
 from typing import Any
 
 from schemas.head import ColumnSpec, Head, Serving
@@ -48,6 +49,7 @@ def tables() -> list[dict[str, Any]]:
     """Every table: a name, and steps that follow each other, each with commands, ids and what they are answered."""
     strings = head(format=2, layout="string", version=4)
     priors = head(priors=len(_PRIORS), serving=_SERVING)
+    escaping = head(serving=Serving(key=('a"b\\c/d\b\f\n\r\t\x01é🛫', "c")))
     moved = head(release=3, version=6, token=6, buckets=1, columns=(*_OUTPUTS[:1], *_ROUTE))
     fewer = {"UA:EWR": (0.125, "delay-2")}
     damaged = "AA:JFK"
@@ -57,6 +59,7 @@ def tables() -> list[dict[str, Any]]:
     first = _step(head(), _ROWS, asked)
     return [
         {"name": "layout bucket", "steps": [first]},
+        {"name": "a head with every escape that JSON has", "steps": [_escaped(_step(escaping, _ROWS, asked))]},
         {"name": "layout string", "steps": [_step(strings, _ROWS, asked)]},
         {
             "name": "priors and default",
@@ -77,6 +80,13 @@ def tables() -> list[dict[str, Any]]:
             for what, raw in _damaged().items()
         ),
     ]  # fmt: skip
+
+
+def _escaped(step: dict[str, Any]) -> dict[str, Any]:
+    """The same, its head in ASCII: what may be escaped is."""
+    *rows, (command, key, raw) = step["commands"]
+    text = json.dumps(json.loads(raw)).replace("/", "\\/").replace('"delay-1"', '"d\\u0065lay\\u002D1"')
+    return {**step, "commands": [*rows, [command, key, text]]}
 
 
 def _damaged() -> dict[str, str]:
