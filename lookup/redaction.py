@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from schemas.content import write_atomically
 from schemas.hashing import without
-from schemas.run import ENTITY_ID, PROFILE_FILE, REPORT_FILE, REPORT_PAGE, DataFile
+from schemas.run import DATA_DOCS, ENTITY_ID, PROFILE_FILE, REPORT_FILE, REPORT_PAGE, DataFile
 
 ERASED = "(erased)"
 
@@ -50,7 +50,8 @@ def redact(folder: Path, own: Mapping[str, Collection[Any]], entity: str) -> Non
     texts = {_text(v) for name, values in own.items() for v in values if isinstance(v, str) or name in sliced}
     told = _pattern({entity, *texts} - {""})
     _rewrite(folder / REPORT_FILE, lambda text: _redacted_report(text, told))
-    _rewrite(folder / REPORT_PAGE, lambda text: _redacted_page(text, told))
+    for page in (folder / REPORT_PAGE, *(folder / DATA_DOCS).rglob("*.html")):
+        _rewrite(page, lambda text: _redacted_page(text, told))
 
 
 def _columns(
@@ -120,6 +121,8 @@ def _redacted_report(text: str, told: re.Pattern[str]) -> str:
     report = json.loads(text)
     for check in report["checks"]:
         check["observed"] = told.sub(ERASED, check["observed"])
+    for group in (*report.get("slices", ()), *report.get("calibration", ())):
+        group["values"] = [told.sub(ERASED, value) for value in group["values"]]
     return json.dumps(report, indent=2, ensure_ascii=False) + "\n" if report != json.loads(text) else text
 
 
