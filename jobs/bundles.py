@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,22 +12,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from jobs.matrix import feature_matrix
 from schemas.bundle import (
     EXPECTED_COLUMN,
     HOLDOUT_FILE,
     LABEL_COLUMN,
     MANIFEST_FILE,
     MODEL_FILE,
+    PROFILE_FILE,
     BundleFile,
     BundleManifest,
-    Feature,
 )
 from schemas.content import sha256_file, write_atomically
 from schemas.errors import InputError, Problem
+from validation.drift import ScoredProfile
 from validation.parity import Floats, max_difference, measure, metric_problems
 
 if TYPE_CHECKING:
@@ -40,7 +41,11 @@ _DIGEST_CHARACTERS = 12
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A model whose files are what its manifest says."""
+    """A model whose files are what its manifest says.
+
+    Attributes:
+        profile: Of the rows that it was trained on, and of its predictions for its holdout: what drift compares with.
+    """
 
     id: str
     folder: Path
@@ -48,6 +53,7 @@ class Bundle:
     manifest: BundleManifest
     booster: "lightgbm.Booster"
     holdout: pa.Table
+    profile: ScoredProfile
 
     def predict(self, features: pa.RecordBatch | pa.Table) -> Floats:
         """Scores of the rows, shape (rows,). Each row's score depends on that row alone.
@@ -59,51 +65,6 @@ class Bundle:
         # One thread: Spark runs as many Python workers as there are cores.
         scores = self.booster.predict(matrix, num_threads=1)
         return np.asarray(scores, dtype=np.float64)
-
-
-def feature_matrix(features: Sequence[Feature], table: pa.RecordBatch | pa.Table, *, model: str) -> Floats:
-    """The model's input, shape (rows, features), in the order it was trained with.
-
-    A null, and a category that was not seen in training, is NaN: missing to the model.
-
-    Raises:
-        InputError: a column is missing, or is not of its declared kind.
-    """
-    missing = [feature.name for feature in features if feature.name not in table.schema.names]
-    if missing:
-        raise InputError(
-            Problem(
-                "BUNDLE_FEATURES",
-                f"bundle {model}",
-                f"no feature {', '.join(missing)}",
-                f"it among {', '.join(table.schema.names)}",
-            )
-        )
-    matrix = np.empty((table.num_rows, len(features)), dtype=np.float64)
-    for index, feature in enumerate(features):
-        matrix[:, index] = _encoded(feature, table.column(feature.name), model)
-    return matrix
-
-
-def _encoded(feature: Feature, column: pa.Array | pa.ChunkedArray, model: str) -> Floats:
-    where = f"bundle {model}: feature {feature.name}"
-    if feature.kind == "categorical":
-        if pa.types.is_floating(column.type):
-            raise InputError(Problem("BUNDLE_DTYPE", where, str(column.type), "text, as in training"))
-        try:
-            text = pc.cast(column, pa.string())
-        except pa.ArrowException as err:  # a list, a struct, bytes that are not UTF-8
-            raise InputError(Problem("BUNDLE_DTYPE", where, str(column.type), "text, as in training")) from err
-        column = pc.index_in(text, pa.array(feature.categories, pa.string()))
-    elif not (
-        pa.types.is_floating(column.type) or pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)
-    ):
-        raise InputError(Problem("BUNDLE_DTYPE", where, str(column.type), "a number, as in training"))
-    # Not safely: an integer past 2^53 becomes the nearest double, as Spark's own cast makes it.
-    values = pc.fill_null(pc.cast(column, pa.float64(), safe=False), float("nan"))
-    return np.asarray(
-        values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values.to_numpy(), dtype=np.float64
-    )
 
 
 def open_bundle(folder: Path, *, digest: str | None = None) -> Bundle:
@@ -129,7 +90,8 @@ def open_bundle(folder: Path, *, digest: str | None = None) -> Bundle:
         raise _error(folder, "BUNDLE_MANIFEST", wrong, "a bundle manifest") from err
     files = _proven_files(folder, manifest)
     booster = _open_model(folder, manifest, files[MODEL_FILE])
-    return Bundle(folder.name, folder, found, manifest, booster, _holdout(folder, files[HOLDOUT_FILE]))
+    profile = _profile(folder, manifest, files[PROFILE_FILE])
+    return Bundle(folder.name, folder, found, manifest, booster, _holdout(folder, files[HOLDOUT_FILE]), profile)
 
 
 def _read(folder: Path, name: str) -> bytes:
@@ -232,8 +194,31 @@ def _holdout(folder: Path, raw: bytes) -> pa.Table:
     return holdout
 
 
+def _profile(folder: Path, manifest: BundleManifest, raw: bytes) -> ScoredProfile:
+    try:
+        profile = ScoredProfile.model_validate_json(raw)
+    except ValidationError as err:
+        first = err.errors()[0]
+        found = f"{PROFILE_FILE}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise _error(folder, "BUNDLE_PROFILE", found, "the profile of its training") from err
+    for part, columns, rows in (
+        ("features", {feature.name for feature in manifest.features}, manifest.training.rows),
+        ("scores", {output.name for output in manifest.outputs}, manifest.training.holdout_rows),
+    ):
+        side = getattr(profile, part)
+        if (side.rows, set(side.columns)) != (rows, columns):
+            found = f"{PROFILE_FILE}: {part} of {side.rows} rows, columns {', '.join(sorted(side.columns)) or 'none'}"
+            raise _error(folder, "BUNDLE_PROFILE", found, f"{rows} rows, columns {', '.join(sorted(columns))}")
+    return profile
+
+
 def write_bundle(
-    bundles: Path, name: str, booster: "lightgbm.Booster", holdout: pa.Table, manifest: BundleManifest
+    bundles: Path,
+    name: str,
+    booster: "lightgbm.Booster",
+    holdout: pa.Table,
+    profile: ScoredProfile,
+    manifest: BundleManifest,
 ) -> Path:
     """Write a bundle. Its id is `<name>-<12 hex of its digest>`: same content, same id.
 
@@ -242,6 +227,7 @@ def write_bundle(
         name: For people, for example the last training day.
         booster: The trained model.
         holdout: Feature columns, LABEL_COLUMN and EXPECTED_COLUMN.
+        profile: Of the rows trained on, and of the holdout's predictions.
         manifest: All but `files`, which is filled in here.
     """
     bundles.mkdir(parents=True, exist_ok=True)
@@ -249,9 +235,10 @@ def write_bundle(
     try:
         (staging / MODEL_FILE).write_text(booster.model_to_string(), encoding="utf-8")
         pq.write_table(holdout, staging / HOLDOUT_FILE, compression="zstd")
+        (staging / PROFILE_FILE).write_text(profile.model_dump_json() + "\n", encoding="utf-8")
         files = {
             file: BundleFile(sha256=sha256_file(staging / file), size_bytes=(staging / file).stat().st_size)
-            for file in (MODEL_FILE, HOLDOUT_FILE)
+            for file in (MODEL_FILE, HOLDOUT_FILE, PROFILE_FILE)
         }
         text = manifest.model_copy(update={"files": files}).model_dump_json(indent=2) + "\n"
         (staging / MANIFEST_FILE).write_text(text, encoding="utf-8")

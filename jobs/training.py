@@ -18,13 +18,13 @@ from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's 
 from jobs.bundles import (
     Bundle,
     check_promises,
-    feature_matrix,
     let_threads_sleep,
     make_latest,
     open_bundle,
     write_bundle,
 )
 from jobs.features import query_features, read_source, register_sources
+from jobs.matrix import feature_matrix
 from jobs.snapshot import Snapshot, take_snapshot
 from lookup.store import Store
 from schemas.bundle import EXPECTED_COLUMN, LABEL_COLUMN, BundleManifest, Feature, Output, TrainingRecord
@@ -34,7 +34,9 @@ from schemas.pipeline import Pipeline
 from schemas.run import ENTITY_ID
 from schemas.settings import Settings
 from validation.analysis import analysis_errors
-from validation.parity import measure, metric_problems
+from validation.drift import ScoredProfile
+from validation.parity import Floats, measure, metric_problems
+from validation.profile import profile_batches
 from validation.quarantine import entity_id_column, judge_rows, passed
 
 if TYPE_CHECKING:
@@ -81,7 +83,8 @@ def train(spark: SparkSession, settings: Settings, declared: DeclaredPipeline) -
     kept = holdout.select([ENTITY_ID, *(feature.name for feature in features), LABEL_COLUMN])
     store = Store(settings.store, declared.name)
     name = (pipeline.training.end or today).isoformat()
-    folder = write_bundle(store.bundles, name, booster, kept.append_column(EXPECTED_COLUMN, pa.array(scores)), manifest)
+    kept = kept.append_column(EXPECTED_COLUMN, pa.array(scores))
+    folder = write_bundle(store.bundles, name, booster, kept, _profile(features, training, scores), manifest)
     bundle = open_bundle(folder)
     check_promises(bundle, _floors(pipeline))
     make_latest(folder)
@@ -208,6 +211,15 @@ def _fit(pipeline: Pipeline, features: tuple[Feature, ...], training: pa.Table) 
     except lightgbm.basic.LightGBMError as err:
         where = f"{pipeline.pipeline}/pipeline.yaml: training.params"
         raise DeclarationError(Problem("TRAIN_PARAMS", where, str(err), "parameters that LightGBM takes")) from err
+
+
+def _profile(features: tuple[Feature, ...], training: pa.Table, scores: Floats) -> ScoredProfile:
+    """The training as drift compares with it: in one batch, so that the same rows give the same bytes."""
+    rows = training.select([feature.name for feature in features]).combine_chunks()
+    return ScoredProfile(
+        features=profile_batches(rows.to_batches()),
+        scores=profile_batches([pa.RecordBatch.from_pydict({_SCORE: pa.array(scores)})]),
+    )
 
 
 def _manifest(

@@ -3,11 +3,12 @@
 import datetime as dt
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.txt"
 HOLDOUT_FILE = "holdout.parquet"
+PROFILE_FILE = "profile.json"
 LABEL_COLUMN = "__label"
 EXPECTED_COLUMN = "__expected"
 
@@ -71,12 +72,17 @@ class BundleManifest(_Contract):
     training: TrainingRecord
     files: dict[str, BundleFile]
 
+    @field_validator("files")
+    @classmethod
+    def _exactly(cls, files: dict[str, BundleFile]) -> dict[str, BundleFile]:
+        if set(files) != {MODEL_FILE, HOLDOUT_FILE, PROFILE_FILE}:
+            # A bundle from before there was a profile leaves nothing to compare a run with.
+            wanted, found = (", ".join(sorted(names)) for names in ((MODEL_FILE, HOLDOUT_FILE, PROFILE_FILE), files))
+            raise ValueError(f"must be exactly {wanted}; found {found or 'none'}: train the model again")
+        return files
+
     @model_validator(mode="after")
     def _complete(self) -> "BundleManifest":
-        if set(self.files) != {MODEL_FILE, HOLDOUT_FILE}:
-            raise ValueError(
-                f"files must be exactly {MODEL_FILE} and {HOLDOUT_FILE}, found {', '.join(sorted(self.files))}"
-            )
         if unmeasured := set(self.floors) - set(self.metrics):
             raise ValueError(f"a floor without its metric: {', '.join(sorted(unmeasured))}")
         return self

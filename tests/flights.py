@@ -32,6 +32,8 @@ def make_workspace(root: Path, *, store: Path | None = None) -> Settings:
         ("floors: {auc: 0.74}", "floors: {auc: 0.55}"),
         ("min: 500", "min: 50"),
         ("min_rows: 100", "min_rows: 20"),
+        # Four days are held out, and early runs score days that the model has seen: that alone moves the scores.
+        ("scores: {warn: 0.15, fail: 1}", "scores: {warn: 1, fail: 2}"),
     )
     rewrite(folder / "expectations.yaml", ("min_value: 500", "min_value: 50"), ("max_value: 0.6}", "max_value: 0.95}"))
     write_sources(root / "data")

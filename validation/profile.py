@@ -101,6 +101,11 @@ class CategoryProfile(_Record):
         """The n most frequent of the listed values with their rows, ties by value; exact up to 1,000 values."""
         return sorted(self.values.items(), key=lambda counted: (-counted[1], counted[0]))[:n]
 
+    def known(self, values: Iterable[str]) -> dict[str, int]:
+        """Rows of each of these values whose count is known; 0 where a value would be listed if it occurred."""
+        last = max(map(_order, self.values), default=(-1, "")) if self.other else (2**64, "")
+        return {value: self.values.get(value, 0) for value in values if value in self.values or _order(value) <= last}
+
 
 ColumnProfile = Annotated[NumericProfile | CategoryProfile, Field(discriminator="kind")]
 

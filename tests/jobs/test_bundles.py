@@ -3,6 +3,7 @@
 import ast
 import datetime as dt
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -23,17 +24,19 @@ from hypothesis import strategies as st
 
 from jobs.bundles import (
     check_promises,
-    feature_matrix,
     find_bundle,
     make_latest,
     open_bundle,
     proven_bundle,
     write_bundle,
 )
+from jobs.matrix import feature_matrix
 from schemas.bundle import EXPECTED_COLUMN, LABEL_COLUMN, BundleManifest, Feature, Output, TrainingRecord
 from schemas.content import sha256_file
 from schemas.errors import InputError, Problem
+from validation.drift import ScoredProfile
 from validation.parity import measure
+from validation.profile import profile_batches
 
 ROOT = Path(__file__).parent.parent.parent
 ROWS = 200
@@ -70,6 +73,12 @@ def manifest(metrics: dict[str, float], **change: Any) -> BundleManifest:
     return BundleManifest.model_construct(**parts | change, files={})
 
 
+def profile(holdout: pa.Table) -> ScoredProfile:
+    scores = pa.table({"score": holdout[EXPECTED_COLUMN]})
+    features = holdout.select([feature.name for feature in FEATURES])
+    return ScoredProfile(features=profile_batches(features.to_batches()), scores=profile_batches(scores.to_batches()))
+
+
 @pytest.fixture(scope="module")
 def trained() -> tuple[lightgbm.Booster, pa.Table, dict[str, float]]:
     table = rows()
@@ -91,7 +100,8 @@ def trained() -> tuple[lightgbm.Booster, pa.Table, dict[str, float]]:
 @pytest.fixture(scope="module")
 def written(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     booster, holdout, metrics = trained
-    return write_bundle(tmp_path_factory.mktemp("bundles"), "2013-06-30", booster, holdout, manifest(metrics))
+    folder = tmp_path_factory.mktemp("bundles")
+    return write_bundle(folder, "2013-06-30", booster, holdout, profile(holdout), manifest(metrics))
 
 
 @pytest.fixture
@@ -216,7 +226,7 @@ def test_missing_features_are_all_named(bundle: Path, trained: Any) -> None:
 # Damage
 
 
-@pytest.mark.parametrize("file", ["model.txt", "holdout.parquet"])
+@pytest.mark.parametrize("file", ["model.txt", "holdout.parquet", "profile.json"])
 def test_a_truncated_file_is_refused_before_it_is_parsed(file: str, bundle: Path) -> None:
     (bundle / file).write_bytes((bundle / file).read_bytes()[:-100])
     problem = the_problem(lambda: open_bundle(bundle))
@@ -224,7 +234,7 @@ def test_a_truncated_file_is_refused_before_it_is_parsed(file: str, bundle: Path
     assert file in problem.found
 
 
-@pytest.mark.parametrize("file", ["model.txt", "holdout.parquet"])
+@pytest.mark.parametrize("file", ["model.txt", "holdout.parquet", "profile.json"])
 def test_one_changed_bit_is_refused(file: str, bundle: Path) -> None:
     raw = bytearray((bundle / file).read_bytes())
     raw[len(raw) // 2] ^= 1
@@ -242,7 +252,7 @@ def test_a_bundle_of_another_digest_than_the_run_knows_is_refused(bundle: Path) 
     assert the_problem(lambda: open_bundle(bundle, digest="0" * 64)).code == "BUNDLE_CHECKSUM"
 
 
-@pytest.mark.parametrize("file", ["model.txt", "holdout.parquet"])
+@pytest.mark.parametrize("file", ["model.txt", "holdout.parquet", "profile.json"])
 def test_a_missing_file_is_named(file: str, bundle: Path) -> None:
     (bundle / file).unlink()
     problem = the_problem(lambda: open_bundle(bundle))
@@ -256,7 +266,7 @@ def test_a_file_that_the_manifest_does_not_list_is_refused(name: str, bundle: Pa
     assert (problem.code, problem.found) == ("BUNDLE_FILES", f"{name} not in the manifest")
 
 
-@pytest.mark.parametrize("file", ["model.txt", "holdout.parquet", "manifest.json"])
+@pytest.mark.parametrize("file", ["model.txt", "holdout.parquet", "profile.json", "manifest.json"])
 def test_a_link_is_not_followed(file: str, bundle: Path, tmp_path: Path) -> None:
     (bundle / file).rename(tmp_path / file)
     (bundle / file).symlink_to(tmp_path / file)
@@ -390,20 +400,58 @@ def test_a_folder_above_that_looks_like_a_partition_adds_no_column(written: Path
     assert proven_bundle(folder, open_bundle(folder).digest)[1] == 0.0
 
 
+def with_profile(bundle: Path, change: Change) -> Path:
+    path = bundle / "profile.json"
+    text = json.loads(path.read_text())
+    change(text)
+    path.write_text(json.dumps(text))
+    return resealed(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda p: p.pop("scores"), "profile.json: scores: Field required"),
+        (lambda p: p["features"].update(rows=0), "profile.json: features of 0 rows, columns age, carrier, distance"),
+        (lambda p: p["features"]["columns"].pop("age"), f"features of {ROWS} rows, columns carrier, distance"),
+        (lambda p: p["scores"].update(columns={}), f"profile.json: scores of {ROWS} rows, columns none"),
+        (lambda p: p["scores"]["columns"]["score"].update(mean=math.nan), "mean: Input should be a finite number"),
+    ],
+    ids=["no scores", "no rows", "a feature less", "no score", "NaN"],
+)
+def test_a_profile_that_does_not_fit_is_refused(change: Change, found: str, bundle: Path) -> None:
+    forged = with_profile(bundle, change)
+    problem = the_problem(lambda: open_bundle(forged))
+    assert problem.code == "BUNDLE_PROFILE"
+    assert found in problem.found
+
+
+def test_a_bundle_from_before_there_was_a_profile_says_train_again(bundle: Path) -> None:
+    (bundle / "profile.json").unlink()
+    text = json.loads((bundle / "manifest.json").read_text())
+    del text["files"]["profile.json"]
+    (bundle / "manifest.json").write_text(json.dumps(text))
+    problem = the_problem(lambda: open_bundle(resealed(bundle)))
+    assert problem.code == "BUNDLE_MANIFEST"
+    assert problem.found.startswith("manifest.json: files: Value error, must be exactly holdout.parquet, model.txt, ")
+    assert problem.found.endswith("found holdout.parquet, model.txt: train the model again")
+
+
 # Written and found
 
 
 def test_the_same_content_has_the_same_id(trained: Any, written: Path) -> None:
     booster, holdout, metrics = trained
     before = {path: path.stat().st_mtime_ns for path in written.iterdir()}
-    assert write_bundle(written.parent, "2013-06-30", booster, holdout, manifest(metrics)) == written
+    again = write_bundle(written.parent, "2013-06-30", booster, holdout, profile(holdout), manifest(metrics))
+    assert again == written
     assert {path: path.stat().st_mtime_ns for path in written.iterdir()} == before
 
 
 def test_another_content_has_another_id_and_is_the_latest(trained: Any, tmp_path: Path) -> None:
     booster, holdout, metrics = trained
-    first = write_bundle(tmp_path, "a", booster, holdout, manifest(metrics))
-    second = write_bundle(tmp_path, "a", booster, holdout, manifest(metrics, floors={"auc": 0.5}))
+    first = write_bundle(tmp_path, "a", booster, holdout, profile(holdout), manifest(metrics))
+    second = write_bundle(tmp_path, "a", booster, holdout, profile(holdout), manifest(metrics, floors={"auc": 0.5}))
     assert first != second
     make_latest(second)
     assert find_bundle(tmp_path, "latest", where="w") == second

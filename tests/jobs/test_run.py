@@ -233,8 +233,33 @@ def test_drifted_scores_fail_the_run_against_the_live_release(settings: Settings
     rewrite(settings.pipelines / PIPELINE / "expectations.yaml", ("max_value: 0.95", "max_value: 1.0"))
     with pytest.raises(BlockedError) as caught:
         almanac(settings, NEXT)
-    assert any("drift" in problem.where for problem in caught.value.problems)
+    assert any("drift of scores against the live release" in problem.where for problem in caught.value.problems)
     assert live_run(settings) == good
+    store = Store(settings.store, PIPELINE)
+    measured = {(one.baseline, one.column): one for one in store.report(store.latest_run().run_id).drift}
+    assert len(measured) == 2 * 23
+    assert measured["training", "wind_speed"].verdict is Verdict.WARN
+
+
+def test_the_first_run_is_compared_with_the_training_already(settings: Settings) -> None:
+    poison(settings, ("  w.wind_speed,", "  60.0 AS wind_speed,"))
+    levels = settings.pipelines / PIPELINE / "pipeline.yaml"
+    rewrite(levels, ("features: {warn: 10}", "features: {warn: 1, fail: 5}"))
+    with pytest.raises(BlockedError, match="drift of features against the training data: 1 of 22 moved: wind_speed"):
+        almanac(settings)
+    assert live_run(settings) is None
+
+
+def test_normal_days_drift_from_neither_baseline(settings: Settings) -> None:
+    almanac(settings)
+    run_id = almanac(settings, NEXT).manifest.run_id
+    drift = [check for check in Store(settings.store, PIPELINE).report(run_id).checks if check.family == "drift"]
+    assert [(check.name, check.verdict) for check in drift] == [
+        ("drift of scores against the live release", Verdict.PASS),
+        ("drift of features against the live release", Verdict.PASS),
+        ("drift of scores against the training data", Verdict.PASS),
+        ("drift of features against the training data", Verdict.PASS),
+    ]
 
 
 def test_a_run_that_was_not_verified_cannot_be_published(settings: Settings, session: "SparkSession") -> None:

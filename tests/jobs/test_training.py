@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow.compute as pc
 import pytest
 
 from jobs.bundles import check_promises, find_bundle, open_bundle, proven_bundle
 from jobs.training import train
+from schemas.bundle import EXPECTED_COLUMN
 from schemas.declared import load_pipeline
 from schemas.errors import BlockedError, DeclarationError, InputError
 from schemas.settings import Settings
@@ -35,6 +37,19 @@ def test_a_bundle_reproduces_its_holdout_and_its_metrics(settings: Settings) -> 
     assert difference == 0.0
     assert bundle.manifest.training.holdout_rows == 4 * 60
     assert bundle.manifest.training.rows == 10 * 60
+
+
+def test_a_bundle_tells_of_the_rows_it_learnt_from_and_of_its_scores_for_those_it_did_not(settings: Settings) -> None:
+    bundle = open_bundle(bundle_folder(settings))
+    features, scores = bundle.profile.features, bundle.profile.scores
+    assert (features.rows, scores.rows) == (10 * 60, 4 * 60)
+    assert list(features.columns) == [feature.name for feature in bundle.manifest.features]
+    assert {name: column.kind for name, column in features.columns.items()} == {
+        feature.name: "numeric" if feature.kind == "numeric" else "category" for feature in bundle.manifest.features
+    }
+    score = scores.columns["score"]
+    assert score.kind == "numeric"
+    assert score.mean == pytest.approx(pc.mean(bundle.holdout[EXPECTED_COLUMN]).as_py(), rel=1e-12)
 
 
 def test_a_model_below_its_floor_is_not_made(settings: Settings, session: "SparkSession") -> None:

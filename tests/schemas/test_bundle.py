@@ -19,7 +19,7 @@ MANIFEST: dict[str, Any] = {
         "pipeline": "churn", "declaration": "d", "snapshot": "s", "rows": 10, "holdout_rows": 5, "start": None,
         "end": None, "split": "at random", "label": "churned", "params": {}, "rounds": 1, "seed": 7,
     },
-    "files": {"model.txt": FILE, "holdout.parquet": FILE},
+    "files": {"model.txt": FILE, "holdout.parquet": FILE, "profile.json": FILE},
 }  # fmt: skip
 
 
@@ -39,8 +39,12 @@ def test_a_manifest_survives_json() -> None:
         ({"outputs": [{"name": "a"}, {"name": "b"}]}, "outputs\n.*at most 1"),
         ({"metrics": {"auc": float("nan")}}, "metrics.auc\n.*finite number"),
         ({"floors": {"r2": 0.5}}, "a floor without its metric: r2"),
-        ({"files": {"model.txt": FILE}}, "files must be exactly model.txt and holdout.parquet, found model.txt"),
-        ({"files": {**MANIFEST["files"], "model.pkl": FILE}}, "found holdout.parquet, model.pkl, model.txt"),
+        ({"files": {}}, "files\n.*must be exactly holdout.parquet, model.txt, profile.json; found none"),
+        (
+            {"files": {"model.txt": FILE, "holdout.parquet": FILE}},
+            "found holdout.parquet, model.txt: train the model again",
+        ),
+        ({"files": {**MANIFEST["files"], "model.pkl": FILE}}, "found holdout.parquet, model.pkl, model.txt, profile"),
         ({"files": {**MANIFEST["files"], "model.txt": {**FILE, "sha256": "../x"}}}, "sha256\n.*should match pattern"),
         ({"files": {**MANIFEST["files"], "model.txt": {**FILE, "size_bytes": 0}}}, "greater than or equal to 1"),
     ],
