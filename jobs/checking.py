@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 from pydantic import ValidationError
+from validation.known import Known
 
 from jobs.comparing import diff_manifests
 from jobs.sources import check_sources, check_unchanged
@@ -25,7 +26,6 @@ from validation.diff import check_churn
 from validation.drift import Comparison, ScoredProfile, check_drift, check_first_release, drift_measures
 from validation.floors import check_floors
 from validation.gate import evaluated
-from validation.known import Known
 from validation.measures import Measures, Wanted, measure_pair, merge_measures, nothing_measured
 from validation.profile import Profile
 from validation.slices import check_slices, slice_measures
@@ -132,7 +132,9 @@ class Checks:
             files = self._manifest.files_in(part)
             if not files:
                 raise InputError(Problem("OUT_EMPTY", f"{self._manifest.run_id}: {part}", "no file", "scored rows"))
-            return Judged(expectations, partial(self._scored, part), Known(pq.read_schema(self._folder / files[0].path), profile))
+            return Judged(
+                expectations, partial(self._scored, part), Known(pq.read_schema(self._folder / files[0].path), profile)
+            )
 
         found = evaluate(
             {
@@ -239,7 +241,7 @@ def measure_run(folder: Path, manifest: RunManifest, pipeline: Pipeline, spark: 
 
 
 def _each(pairs: list[Any], spark: GetSpark) -> list[Measures]:
-    if len(pairs) < 2:  # not worth a job  # noqa: PLR2004
+    if len(pairs) < 2:  # not worth a job
         return [measure_pair(*pair) for pair in pairs]
     found = _in_tasks(pairs, spark())
     if errors := [one for one in found if isinstance(one, AlmanacError)]:

@@ -44,7 +44,9 @@ def override_run(store: Store, run_id: str, *, checks: tuple[str, ...], reason: 
         found = f"{fixed[0]!r} failed, and is never overridden ({', '.join(sorted(NEVER_OVERRIDDEN))})"
         raise RefusedError(Problem("OVERRIDE_REFUSED", where, found, "a new run"))
     if missing := [name for name in failed if name not in checks]:
-        raise RefusedError(Problem("OVERRIDE_CHECK", where, f"{missing[0]!r} failed too", "--check for each that failed"))
+        raise RefusedError(
+            Problem("OVERRIDE_CHECK", where, f"{missing[0]!r} failed too", "--check for each that failed")
+        )
     made = Override(
         by=signature(),
         at=dt.datetime.now(dt.UTC).replace(microsecond=0),

@@ -25,7 +25,8 @@ def main() -> None:
     settings = Settings.from_environment()
     declared = load_pipeline(settings, arguments.pipeline)
     run_id = arguments.run_id or check_inputs(settings, declared.name, parse_date(arguments.date)).run_id
-    gate(Store(settings.store, declared.name).report(run_id))
+    store = Store(settings.store, declared.name)
+    gate(store.report(run_id), store.override(run_id))
     spread = in_tasks(lambda: spark_session(f"almanac publish {run_id}")) if arguments.spark else in_threads
     published = publisher(settings, declared, spread=spread).publish(run_id, force=arguments.force)
     sys.stdout.write(json.dumps(published._asdict()) + "\n")

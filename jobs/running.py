@@ -80,7 +80,7 @@ def _gate(plan: Plan, manifest: RunManifest, report: Report, console: Console) -
     try:
         with console.step("gate") as step:
             step.detail = f"{report.verdict}; the report as a page:"
-            gate(report)
+            gate(report, plan.store.override(manifest.run_id))
     finally:
         console.say(f"  {page.relative_to(here) if page.is_relative_to(here) else page}", whole=True)
 

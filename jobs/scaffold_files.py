@@ -138,6 +138,7 @@ def _checks(plan: Plan) -> Iterator[str]:
     yield "checks:"
     yield "  expectations: expectations.yaml"
     yield "  max_quarantined: 0.05"
+    yield f"  entities: {{min: {max(2, plan.file.rows // 2)}}} # half of {plan.file.rows:,} rows"
     if fewest:
         yield "  slices:"
         yield f"    columns: [{yaml_text(fewest[1])}] # the category with the fewest values, {fewest[0]}"

@@ -66,5 +66,3 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark) -> Report:
 def _live_run(store: Store, run_id: str) -> RunManifest | None:
     live = store.live()
     return store.manifest(live.run_id) if live and live.run_id != run_id else None
-
-

@@ -20,7 +20,7 @@ def main() -> None:
     manifest = plan.store.manifest(plan.run_id)
     report = verify(plan, manifest, cache(lambda: spark_session(f"almanac verify {plan.run_id}")))
     if arguments.gate:
-        gate(report)
+        gate(report, plan.store.override(plan.run_id))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from lookup.log import ReleaseLog, entry_for, live_before, live_entry, releases
 from schemas.content import canonical_json, sha256_file, sha256_text
 from schemas.errors import InputError, Problem, RefusedError
 from schemas.release import Event, LogEntry, Release, ReleaseState
-from schemas.report import Report, Verdict
-from schemas.run import MANIFEST_FILE, PREDICTIONS, REPORT_FILE, RunManifest
+from schemas.report import Override, Report
+from schemas.run import MANIFEST_FILE, OVERRIDE_FILE, PREDICTIONS, REPORT_FILE, RunManifest
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -46,6 +46,15 @@ class Store:
             InputError: there is none, or it is damaged.
         """
         return _read(Report, self.run_folder(run_id) / REPORT_FILE, "a verified run; verify it first")
+
+    def override(self, run_id: str) -> Override | None:
+        """Who let a blocked run through, and why; None where nobody did.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = self.run_folder(run_id) / OVERRIDE_FILE
+        return _read(Override, path, "what `almanac override` wrote") if path.is_file() else None
 
     def latest_run(self) -> RunManifest:
         """The run that was scored last.
@@ -94,7 +103,7 @@ class Store:
                     f"the staged {staged[:12]}…",
                 )
             )
-        if report.verdict is Verdict.FAIL:
+        if not report.lets_through(self.override(run_id)):
             failed = ", ".join(check.name for check in report.failures) or "no check ran"
             raise RefusedError(Problem("PUBLISH_UNVERIFIED", where, f"verdict FAIL ({failed})", "PASS or WARN"))
         return manifest
@@ -153,7 +162,7 @@ class Store:
                 committed_at=manifest.scored_at,
                 state=ReleaseState.COMMITTED,
             )
-            return entry_for(Event.COMMIT, release, sequence)
+            return entry_for(Event.COMMIT, release, sequence, reason=self._override_reason(manifest.run_id))
 
         self.log.append(draft)
         return next(
@@ -161,6 +170,10 @@ class Store:
             for entry in reversed(self.log.entries())
             if entry.event is Event.COMMIT and entry.run_id == manifest.run_id
         )
+
+    def _override_reason(self, run_id: str) -> str:
+        made = self.override(run_id)
+        return f"overridden by {made.by}: {made.reason}" if made else ""
 
     def record_live(self, commit: LogEntry) -> None:
         """Name the committed release the live one, once."""

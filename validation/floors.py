@@ -1,4 +1,4 @@
-"""What a first release must declare: there is nothing to compare it with, so it needs limits that stand by themselves."""
+"""What a first release must declare: nothing is there to compare it with, so its limits must stand by themselves."""
 
 from collections.abc import Collection
 
@@ -24,5 +24,5 @@ def check_floors(pipeline: Pipeline, suites: Suites, outputs: Collection[str]) -
         family="coverage",
         verdict=Verdict.FAIL if missing else Verdict.PASS,
         observed=f"not declared: {', '.join(missing)}" if missing else "entities, predictions and model have theirs",
-        expected="limits that need no earlier release: checks.entities.min, an expectation of the output, training.floors",
+        expected="checks.entities.min, an expectation of the output and training.floors: they need no earlier release",
     )

@@ -87,7 +87,7 @@ def _within(seconds: float, check: Callable[[], Found]) -> Found:
     def attempt() -> None:
         try:
             ended.put((check(), None))
-        except BaseException as err:
+        except BaseException as err:  # noqa: BLE001  # it is raised where the answer is waited for
             ended.put((None, err))
 
     Thread(target=attempt, daemon=True).start()

@@ -72,7 +72,9 @@ class Outcome:
 
 
 @pytest.fixture(scope="module")
-def place(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory, spark: "SparkSession") -> Iterator[Settings]:
+def place(
+    trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory, spark: "SparkSession"
+) -> Iterator[Settings]:
     """A pipeline with every kind of check, one release live, in a place and a Redis of the module's own."""
     root = tmp_path_factory.mktemp("matrix") / "team"
     shutil.copytree(trained_workspace, root)
@@ -191,7 +193,7 @@ def _change_staged(plan: Plan, manifest: RunManifest, change: Callable[[pa.Table
         if file.path.startswith(f"{PREDICTIONS}/"):
             table = change(pq.read_table(folder / file.path))
             name = Path(file.path).name
-            file = write_rows(folder / PREDICTIONS, name, table.schema, table.to_batches())  # noqa: PLW2901
+            file = write_rows(folder / PREDICTIONS, name, table.schema, table.to_batches())
         files.append(file)
     content = [file.sha256 for file in files if file.path.startswith(f"{PREDICTIONS}/")]
     update = {"files": tuple(files), "content": sha256_text(canonical_json(content))}

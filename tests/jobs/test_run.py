@@ -6,7 +6,6 @@ import os
 import shutil
 import time
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -16,7 +15,7 @@ from rich.console import Console as RichConsole
 
 from jobs.bundles import open_bundle
 from jobs.console import Console
-from jobs.running import Finished, run
+from jobs.running import run
 from jobs.scaffold import scaffold
 from jobs.stages import check_inputs, score
 from jobs.training import train
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 pytestmark = pytest.mark.spark
+
 
 @pytest.fixture(autouse=True)
 def _one_session(spark: "SparkSession") -> None:
