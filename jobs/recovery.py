@@ -1,13 +1,20 @@
 """The commands about what is kept: an entity is erased, a lost Redis restored, the memory of a version told."""
 
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jobs.console import Console
 from jobs.options import Json, PipelineName
 from jobs.unexpected import check_store
+from schemas.errors import AlmanacError
 from schemas.settings import Settings
+
+if TYPE_CHECKING:
+    from lookup.capacity import Plan
+    from lookup.table import RedisTable
 
 
 def erase(
@@ -18,10 +25,10 @@ def erase(
 ) -> None:
     """Remove all that is kept of an entity, in the store and in Redis: no rollback brings it back."""
     from jobs.publishing import lookup_table
+    from lookup.appendlog import rewrite_log
     from lookup.connect import connect
     from lookup.embedded import running_url
     from lookup.erasing import erase as erase_everywhere
-    from lookup.erasing import rewrite_log
     from lookup.log import signature
     from lookup.store import Store
     from schemas.declared import load_pipeline
@@ -49,17 +56,24 @@ def restore(
     from schemas.declared import declared_names, load_pipeline
 
     console, settings = Console(as_json=as_json), check_store(Settings.from_environment())
-    rows = []
+    rows: list[dict[str, Any]] = []
+    failures: list[AlmanacError] = []
     for name in pipelines or declared_names(settings):
-        declared = load_pipeline(settings, name)
-        with console.step(f"restore {name}") as step:
-            if not pipelines and Store(settings.store, name).live() is None:
-                step.detail = "nothing was ever live"
-                continue
-            found = publisher(settings, declared).restore()
-            did = "was whole" if found.was_whole else "loaded from the store"
-            step.detail = f"release {found.release}, {found.entities:,} entities, {did}; checksum {found.checksum[:12]}"
-            rows.append({"pipeline": name, **found._asdict()})
+        if not pipelines and Store(settings.store, name).live() is None:
+            console.say(f"{name}: nothing was ever live")
+            continue
+        try:
+            with console.step(f"restore {name}") as step:
+                found = publisher(settings, load_pipeline(settings, name)).restore()
+                did = "was whole" if found.was_whole else "loaded from the store"
+                told = f"release {found.release}, {found.entities:,} entities, {did}"
+                step.detail = f"{told}; checksum {found.checksum[:12]}"
+                rows.append({"pipeline": name, **found._asdict()})
+        except AlmanacError as err:
+            failures.append(err)  # told at the end: the others are restored all the same
+    if failures:
+        worst = max(failures, key=lambda failure: failure.exit_code)
+        raise type(worst)(*(problem for failure in failures for problem in failure.problems))
     console.result(rows)
 
 
@@ -68,7 +82,7 @@ def plan(
     run_id: Annotated[str | None, typer.Option("--run", help="A staged run; the one scored last, if left out.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Tell the memory that publishing a run would take in Redis, before anything is loaded."""
+    """Tell the memory that publishing a run would take in Redis, and refuse what publishing would, loading nothing."""
     from jobs.publishing import lookup_table
     from lookup.capacity import mib
     from lookup.heads import head_to_be
@@ -80,13 +94,16 @@ def plan(
     declared = load_pipeline(settings, pipeline)
     store, table = Store(settings.store, pipeline), lookup_table(settings, declared)
     manifest = store.manifest(run_id) if run_id else store.latest_run()
-    head = head_to_be(manifest)
-    plans, versions = table.plan(head, StoredRows(store, manifest)), len(table.versions())
+    there = {**table.unfinished(), **table.versions()}
+    # What is there of the run already, whole or from an attempt that was killed, is not needed once more.
+    head = next((known for known in there.values() if known.run_id == manifest.run_id), head_to_be(manifest))
+    plans, versions = table.plan(head, StoredRows(store, manifest)), len(there)
     console.say(
         f"run {manifest.run_id}: {head.entities:,} entities, layout {head.layout}; "
         f"{versions} versions there, {declared.pipeline.publish.keep} are kept"
     )
     limits = [found.server.limit_bytes for found in plans]
+    refusals = _refusals(table, plans, f"publishing {pipeline} run {manifest.run_id}")
     console.table(
         ["in use", "this version", "with it", "maxmemory", "fits"],
         [
@@ -105,6 +122,7 @@ def plan(
             "run_id": manifest.run_id,
             "entities": head.entities,
             "versions": versions,
+            "refused": [str(problem) for refusal in refusals for problem in refusal.problems],
             "servers": [
                 {
                     "used_bytes": found.server.used_bytes,
@@ -117,5 +135,24 @@ def plan(
             ],
         }
     )
-    if not all(found.fits for found in plans):
-        raise typer.Exit(1)
+    for refusal in refusals if not as_json else ():
+        console.error(refusal)
+    if refusals:
+        raise typer.Exit(max(refusal.exit_code for refusal in refusals))
+
+
+def _refusals(table: "RedisTable", plans: "Sequence[Plan]", where: str) -> list[AlmanacError]:
+    """What a publication would be refused with, before it loads anything."""
+    from lookup.capacity import refuse_what_does_not_fit
+
+    refused: list[AlmanacError] = []
+    checks: list[Callable[[], None]] = [
+        table.preflight,
+        *(partial(refuse_what_does_not_fit, found, where) for found in plans),
+    ]
+    for check in checks:
+        try:
+            check()
+        except AlmanacError as err:
+            refused.append(err)
+    return refused

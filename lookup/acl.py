@@ -16,7 +16,7 @@ PUBLISHER = (
     *_READS,
     *("hlen", "hexists", "exists"),
     *("set", "hset", "hdel", "del", "unlink", "restore"),
-    *("evalsha", "script|load", "time", "info", "wait"),
+    *("multi", "exec", "evalsha", "script|load", "time", "info", "wait"),
 )
 
 

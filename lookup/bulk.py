@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 
+import numpy as np
+
 from lookup.connect import Address
 from lookup.rows import Rows, checksum
 from lookup.wire import packed
@@ -19,14 +21,23 @@ RowsOf = Callable[[Head], Rows]
 """Finds the rows that a version was loaded from: in the layout `string` they alone know its keys."""
 
 
-def count(address: Address, head: Head, rows_of: RowsOf) -> int:
-    """Rows that Redis holds of a version."""
+def counts(address: Address, head: Head, rows_of: RowsOf) -> list[int]:
+    """Rows of a version that each server holds, in the order in which `Wires.info` tells of them."""
     command = "HLEN" if head.layout == "bucket" else "EXISTS"
-    total = 0
     with Wires(address) as wires:
+        held = np.zeros(len(wires.shares()), np.int64)
         for keys in _keys(head, rows_of):
-            total += sum(wires.ask(keys, [packed(command, key) for key in keys]))
-    return total
+            found = wires.ask(keys, [packed(command, key) for key in keys])
+            np.add.at(held, wires.owners(keys), found)
+    return [int(rows) for rows in held]
+
+
+def priors_of(address: Address, head: Head) -> dict[str, bytes]:
+    """The priors that Redis holds of a version."""
+    key = priors_key(head.table, head.version)
+    with Wires(address) as wires:
+        flat_pairs = wires.of(key).ask("HGETALL", key) if head.priors else []
+    return {field.decode(): value for field, value in zip(flat_pairs[::2], flat_pairs[1::2], strict=True)}
 
 
 def exists(address: Address, head: Head, rows: Rows) -> bool:
@@ -48,7 +59,7 @@ def unlink(address: Address, head: Head, rows_of: RowsOf) -> None:
 
 
 def checksum_of(address: Address, head: Head, rows_of: RowsOf) -> str:
-    """The checksum of all that Redis holds of a version."""
+    """The checksum of all rows and priors that Redis holds of a version."""
 
     def held() -> Iterator[tuple[bytes, bytes]]:
         with Wires(address) as wires:
@@ -62,7 +73,7 @@ def checksum_of(address: Address, head: Head, rows_of: RowsOf) -> str:
                     pairs = zip(keys, values, strict=True)
                     yield from ((key[prefix:], value) for key, value in pairs if value is not None)
 
-    return checksum(held())
+    return checksum(held(), priors_of(address, head))
 
 
 def no_rows(head: Head) -> Rows:

@@ -12,7 +12,7 @@ from schemas.errors import DeclarationError, Problem, UnavailableError
 from schemas.head import Head
 from schemas.keys import bucket_key, row_key
 
-_MARGIN = 1.05
+_MARGIN = 1.10  # what is worked out is within a tenth of what is then taken; what is in use is known
 _FIELD_BYTES = 96  # of a prior, beside its bytes
 _COMPACT_BYTES = 64  # an id or value that is longer makes the hash a table
 _PLACE = 12  # a pointer in a table that is between half full and full
@@ -42,7 +42,7 @@ class Plan(NamedTuple):
     """What a load will need.
 
     Attributes:
-        version_bytes: Of the version to be loaded.
+        version_bytes: Of what is still to be loaded of the version.
         peak_bytes: Of everything, once it stands beside what is there.
     """
 
@@ -52,7 +52,8 @@ class Plan(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        return self.server.limit_bytes is None or self.peak_bytes * _MARGIN <= self.server.limit_bytes
+        limit = self.server.limit_bytes
+        return limit is None or self.server.used_bytes + self.version_bytes * _MARGIN <= limit
 
 
 def server_of(info: Mapping[str, Any]) -> Server:
@@ -68,7 +69,7 @@ def server_of(info: Mapping[str, Any]) -> Server:
     )
 
 
-def plan(head: Head, rows: Rows, server: Server, *, share: float = 1.0) -> Plan:
+def plan(head: Head, rows: Rows, server: Server, *, share: float = 1.0, held: int = 0) -> Plan:
     """What loading this version needs.
 
     The first part with rows stands for all: entities are spread over the buckets by a hash.
@@ -78,12 +79,13 @@ def plan(head: Head, rows: Rows, server: Server, *, share: float = 1.0) -> Plan:
         rows: Its rows.
         server: Where they go.
         share: The part of the version that this server gets, 1 unless it is one of a cluster.
+        held: Rows of it that the server has already; they are replaced one by one.
     """
     chunks = (part.read() for part in rows.parts)
     sampled = next((chunk for chunk in chunks if len(chunk.ids)), None)
     a_row = _sampled_bytes(head, sampled, server) / len(sampled.ids) if sampled else 0.0
     priors = sum(_FIELD_BYTES + len(field) + len(value) for field, value in rows.priors.items())
-    size = int((a_row * head.entities + priors) * share)
+    size = int(a_row * max(0.0, head.entities * share - held) + priors * share)
     return Plan(size, server.used_bytes + size, server)
 
 

@@ -1,12 +1,11 @@
 """Erasing an entity: from every run in the store, from what was asked in vain, and from every version in Redis."""
 
 import datetime as dt
-import fcntl
 import json
 import os
+import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,20 +13,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lookup.connect import Client, redis_errors
 from lookup.misses import forget
 from lookup.redaction import ERASED, own_values, redact
+from lookup.rows import PRIOR_FIELD, StoredRows
 from lookup.store import Store
-from lookup.table import RedisTable
+from lookup.table import RedisTable, Remains
+from lookup.turns import Wanted, alone, note_pending, pending
 from lookup.writer import SteadyWriter
 from schemas.content import canonical_json, sha256_text, write_atomically
-from schemas.errors import Problem, UnavailableError
-from schemas.run import ENTITY_ID, FEATURES, MANIFEST_FILE, PREDICTIONS, QUARANTINE, DataFile, RunManifest
+from schemas.errors import InputError, Problem, UnavailableError
+from schemas.head import Head
+from schemas.keys import entity_id, key_values
+from schemas.run import (
+    ENTITY_ID,
+    FEATURES,
+    MANIFEST_FILE,
+    PREDICTIONS,
+    PRIORS,
+    QUARANTINE,
+    DataFile,
+    RunManifest,
+)
 
 AUDIT_FILE = "erasures.jsonl"
-_LOCK_FILE = ".erasures.lock"
-_REWRITE_SECONDS = 300.0
 _FOLDERS = (PREDICTIONS, FEATURES, QUARANTINE)
+_ANY_VALUE = r"(?:[^:\\]|\\.)*"  # of a key column, as an id joins it
 
 
 class Erased(NamedTuple):
@@ -47,10 +57,11 @@ class Erased(NamedTuple):
 
 
 def erase(store: Store, table: RedisTable, entity: str, *, by: str, reason: str = "") -> Erased:
-    """Remove all that is kept of an entity. Where it is killed, the next call goes on.
+    """Remove all that is kept of an entity. Where it is killed, the next erasure or publication ends it.
 
     The store comes first: what Redis loses could come back from it, but not the other way round. Sources and bundles
-    are not touched: what the sources still list is scored by the next run.
+    are not touched: what the sources still list is scored by the next run. A prior is removed where nobody else of the
+    run is in its group; others stay as they were computed.
 
     Args:
         store: Of the pipeline.
@@ -60,60 +71,55 @@ def erase(store: Store, table: RedisTable, entity: str, *, by: str, reason: str 
         reason: Kept in the audit file, which never has the id.
 
     Raises:
-        UnavailableError: Redis does not answer, or a run is being staged: call again when it is.
+        UnavailableError: Redis does not answer, a publication does not end, or a run is being staged: call again.
     """
-    record = _Record(store.folder / AUDIT_FILE, by=by, reason=reason.replace(entity, ERASED) if entity else reason)
-    with _alone(store.folder):
-        runs = rows = 0
-        for manifest_file in sorted((store.folder / "runs").glob(f"[0-9]*/{MANIFEST_FILE}")):
-            found = _erase_from_run(store, manifest_file.parent.name, entity, record)
-            runs, rows = runs + (found > 0), rows + found
-        misses = forget(store.folder.parent, store.pipeline, entity)
-        versions = table.erase(entity, lambda head: store.manifest(head.run_id).counts.scored)
-        erased = Erased(runs, rows, versions, misses)
-        if any(erased):
-            record.end(erased)
+    wanted = Wanted(entity, by, reason.replace(entity, ERASED) if entity else reason)
+    with alone(store.folder):
+        # Its id is kept until the end: in the layout `string`, its keys are named by nothing else.
+        note_pending(store.folder, [*(each for each in pending(store.folder) if each.entity != entity), wanted])
+        erased = _end_pending(store, table)[entity]
     _refuse_staging(store.folder / "runs", store.pipeline)
     return erased
 
 
-def rewrite_log(client: Client, *, seconds: float = _REWRITE_SECONDS) -> None:
-    """Make a Redis write its append-only file anew, from what it holds now, and see that it did.
+def end_pending(store: Store, table: RedisTable) -> None:
+    """End the erasures that were begun and did not come to their end.
 
     Raises:
-        UnavailableError: it does not answer, or the file was not written in that time.
+        UnavailableError: Redis does not answer, or a publication does not end.
     """
-    deadline = time.monotonic() + seconds
-    with redis_errors("rewriting the append-only file"):
-        _wait_for_rewrite(client, deadline)  # one that began before the erasure may have the row
-        client.bgrewriteaof()
-        state = _wait_for_rewrite(client, deadline)
-    if state["aof_last_bgrewrite_status"] != "ok":
-        raise _not_rewritten("it failed; see the server's log")
+    with alone(store.folder):
+        _end_pending(store, table)
 
 
-def _wait_for_rewrite(client: Client, deadline: float) -> dict[str, Any]:
-    while True:
-        state: dict[str, Any] = client.info("persistence")
-        if not state["aof_rewrite_in_progress"] and not state["aof_rewrite_scheduled"]:
-            return state
-        if time.monotonic() > deadline:
-            raise _not_rewritten("it takes too long")
-        time.sleep(0.02)
+def _end_pending(store: Store, table: RedisTable) -> dict[str, Erased]:
+    ended, left = {}, pending(store.folder)
+    while left:
+        ended[left[0].entity] = _erase(store, table, left[0])
+        left = left[1:]
+        note_pending(store.folder, left)
+    return ended
 
 
-def _not_rewritten(found: str) -> UnavailableError:
-    expected = "a file without the erased row; erase again"
-    return UnavailableError(Problem("ERASE_LOG", "the store's own Redis: append-only file", found, expected))
+def _erase(store: Store, table: RedisTable, wanted: Wanted) -> Erased:
+    entity = wanted.entity
+    record = _Record(store.folder / AUDIT_FILE, by=wanted.by, reason=wanted.reason)
+    runs = rows = 0
+    for manifest_file in sorted((store.folder / "runs").glob(f"[0-9]*/{MANIFEST_FILE}")):
+        found = _erase_from_run(store, manifest_file.parent.name, entity, record)
+        runs, rows = runs + (found > 0), rows + found
+    misses = forget(store.folder.parent, store.pipeline, entity)
+    versions = table.erase(entity, lambda head: _remains(store, head))
+    erased = Erased(runs, rows, versions, misses)
+    if any(erased):
+        record.end(erased)
+    return erased
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One erasure at a time: of two that rewrite a run at once, the later would bring back what the earlier removed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK_FILE).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _remains(store: Store, head: Head) -> Remains:
+    """What the store still has of a version's run."""
+    manifest = store.manifest(head.run_id)
+    return Remains(manifest.counts.scored, frozenset(StoredRows(store, manifest).priors))
 
 
 class _Record:
@@ -144,59 +150,92 @@ class _Record:
 def _erase_from_run(store: Store, run_id: str, entity: str, record: _Record) -> int:
     """Rows that were removed. The manifest is the one commit: the files that it does not list go."""
     folder, manifest = store.run_folder(run_id), store.manifest(run_id)
-    gone: dict[str, int] = dict.fromkeys(_FOLDERS, 0)
-    files = list(manifest.files)
-    for index, file in enumerate(files):
-        name = file.path.partition("/")[0]
-        if name in _FOLDERS and (replaced := _without(folder, file, entity)):
-            files[index] = replaced
-            gone[name] += file.rows - replaced.rows
-    if any(gone.values()):
+    files, gone = _replaced(folder, manifest.files, _FOLDERS, ENTITY_ID, {entity})
+    lonely = _lonely_priors(folder, manifest, [file for file in files if _is_in(file, PREDICTIONS)], entity)
+    files, gone_priors = _replaced(folder, files, (PRIORS,), PRIOR_FIELD, lonely)
+    if any(gone.values()) or any(gone_priors.values()):
         record.begin()
         told = [*manifest.files_in(FEATURES), *manifest.files_in(QUARANTINE)]
         redact(folder, own_values(folder, told, entity), entity)  # the old files tell what: so while they count
-        changed = _amended(manifest, files, was_scored=gone[PREDICTIONS] > 0, was_aside=gone[QUARANTINE] > 0)
+        changed = _amended(manifest, files, gone).model_copy(update={"verified_content": _verified(store, manifest)})
         write_atomically(folder / MANIFEST_FILE, changed.model_dump_json(indent=2) + "\n")
     _sweep(folder, {file.path for file in files})
     return sum(gone.values())
 
 
-def _amended(manifest: RunManifest, files: list[DataFile], *, was_scored: bool, was_aside: bool) -> RunManifest:
+def _replaced(
+    folder: Path, files: Sequence[DataFile], parts: Sequence[str], column: str, values: Collection[str]
+) -> tuple[list[DataFile], dict[str, int]]:
+    """The files, those of these parts of a run written anew without the values; and the rows that each part lost."""
+    kept, gone = list(files), dict.fromkeys(parts, 0)
+    for index, file in enumerate(files):
+        part = file.path.partition("/")[0]
+        if part in parts and (replaced := _without(folder, file, column, values)):
+            kept[index] = replaced
+            gone[part] += file.rows - replaced.rows
+    return kept, gone
+
+
+def _is_in(file: DataFile, part: str) -> bool:
+    return file.path.startswith(f"{part}/")
+
+
+def _lonely_priors(folder: Path, manifest: RunManifest, files: Sequence[DataFile], entity: str) -> set[str]:
+    """The priors that could answer for the entity, and that no row of these prediction files is in the group of."""
+    if not manifest.files_in(PRIORS):
+        return set()
+    of = dict(zip(manifest.serving.key, key_values(entity), strict=False))
+    lonely = {}
+    for (field, _), segment in zip(manifest.serving.prior_fields(entity), manifest.serving.segments, strict=False):
+        values = (re.escape(entity_id([of[name]])) if name in segment else _ANY_VALUE for name in manifest.serving.key)
+        lonely[field] = f"^(?:{':'.join(values)})$"
+    for file in files:
+        ids = pq.read_table(folder / file.path, columns=[ENTITY_ID]).column(ENTITY_ID) if lonely else ()
+        lonely = {
+            field: group for field, group in lonely.items() if not pc.any(pc.match_substring_regex(ids, group)).as_py()
+        }
+    return set(lonely)
+
+
+def _verified(store: Store, manifest: RunManifest) -> str | None:
+    """The content that the run's report is of, while it is of these files or of what they were before an erasure."""
+    try:
+        content = store.report(manifest.run_id).content
+    except InputError:
+        return None  # not verified yet: it will be as it is then
+    return content if content in (manifest.content, manifest.verified_content) else None
+
+
+def _amended(manifest: RunManifest, files: Sequence[DataFile], gone: Mapping[str, int]) -> RunManifest:
     counts = manifest.counts
-    content = [file.sha256 for file in files if file.path.startswith(f"{PREDICTIONS}/")]
+    content = [file.sha256 for file in files if _is_in(file, PREDICTIONS)]
+    changed = {
+        "scored": counts.scored - (gone[PREDICTIONS] > 0),
+        "quarantined": counts.quarantined - (gone[QUARANTINE] > 0),
+        "erased": counts.erased + any(gone.values()),
+    }
     return manifest.model_copy(
         update={
             "files": tuple(files),
             "content": sha256_text(canonical_json(content)),
-            "verified_content": manifest.verified_content or manifest.content,
-            "counts": counts.model_copy(
-                update={
-                    "scored": counts.scored - was_scored,
-                    "quarantined": counts.quarantined - was_aside,
-                    "erased": counts.erased + 1,
-                }
-            ),
+            "counts": counts.model_copy(update=changed),
         }
     )
 
 
-def _without(folder: Path, file: DataFile, entity: str) -> DataFile | None:
-    """The file written anew without the entity; None where it is not in it."""
-    path = folder / file.path
-    ids = pq.read_table(path, columns=[ENTITY_ID]).column(ENTITY_ID)
-    if not pc.any(pc.equal(ids, entity)).as_py():
+def _without(folder: Path, file: DataFile, column: str, values: Collection[str]) -> DataFile | None:
+    """The file written anew without the rows that have one of the values; None where none has."""
+    path, wanted = folder / file.path, pa.array(sorted(values), pa.string())
+    found = pq.read_table(path, columns=[column]).column(column)
+    if not pc.any(pc.is_in(found, value_set=wanted)).as_py():
         return None
     with (
         pq.ParquetFile(path, page_checksum_verification=True) as parquet,
         SteadyWriter(path.parent, _next_name(path.name), parquet.schema_arrow) as writer,
     ):
         for batch in parquet.iter_batches():
-            writer.write(_others(batch, entity))
+            writer.write(batch.filter(pc.invert(pc.is_in(batch.column(column), value_set=wanted))))
         return writer.finish()
-
-
-def _others(batch: pa.RecordBatch, entity: str) -> pa.RecordBatch:
-    return batch.filter(pc.fill_null(pc.not_equal(batch.column(ENTITY_ID), entity), True))
 
 
 def _next_name(name: str) -> str:
@@ -208,7 +247,7 @@ def _next_name(name: str) -> str:
 
 def _sweep(folder: Path, kept: set[str]) -> None:
     """Remove what an erasure replaced, and what a killed one left half made."""
-    for name in _FOLDERS:
+    for name in (*_FOLDERS, PRIORS):
         for path in (folder / name).glob("*"):
             if f"{name}/{path.name}" not in kept:
                 path.unlink()

@@ -51,8 +51,9 @@ class Follower:
 
     @property
     def seen(self) -> Seen | None:
-        """The version last proven live, its priors known; kept when Redis is away."""
-        return self._asked.seen if self._asked and not self._asked.with_priors else None
+        """The version last proven live, its priors known, as far as Redis has them; kept when Redis is away."""
+        asked = self._asked
+        return asked.seen if asked and (asked.seen.priors or not asked.with_priors) else None
 
     def ask(self, ids: Sequence[str]) -> tuple[Asked | None, list[Command]]:
         """The commands of a request, and what its replies must be settled with."""
@@ -75,11 +76,10 @@ class Follower:
         if raw is None:
             raise no_version(self.table)
         if asked and raw == asked.raw:
-            seen, rows = asked.seen, replies[:-1]
-            if asked.with_priors:
-                seen, rows = Seen(seen.head, _priors(seen.head, rows[-1])), rows[:-1]
-                self._asked = Asked(raw, seen, with_priors=False)
-            return Found(seen, rows)
+            known, rows = _with_priors(asked, replies[:-1])
+            if known is not asked:
+                self._asked = known
+            return Found(known.seen, rows)
         head = readable(raw, self.table)
         self._asked = Asked(raw, Seen(head), with_priors=head.priors > 0)
         return None
@@ -123,11 +123,8 @@ class Pin:
         if replies[-1] != asked.raw:
             self._asked = None  # removed since, or its head was written anew: look once more
             return None
-        seen, rows = asked.seen, replies[:-1]
-        if asked.with_priors:
-            seen, rows = Seen(seen.head, _priors(seen.head, rows[-1])), rows[:-1]
-            self._asked = Asked(asked.raw, seen, with_priors=False)
-        return Found(seen, rows)
+        self._asked, rows = _with_priors(asked, replies[:-1])
+        return Found(self._asked.seen, rows)
 
     def moving(self) -> UnavailableError:
         where = versions_key(self.table)
@@ -152,6 +149,17 @@ class Pin:
         )
         expected = ", ".join(sorted({str(head.release) for head, _ in kept.values()}, key=int))
         raise InputError(Problem(code, f"{self.table}: release {self.release}", found, f"one of {expected}"))
+
+
+def _with_priors(asked: Asked, replies: Sequence[Any]) -> tuple[Asked, Sequence[Any]]:
+    """What was asked, with the priors that came where they were asked for too, and the rows alone.
+
+    While there are fewer than the head says, each request asks again: a restoration is putting them back.
+    """
+    if not asked.with_priors:
+        return asked, replies
+    priors = _priors(asked.seen.head, replies[-1])
+    return Asked(asked.raw, Seen(asked.seen.head, priors), len(priors) < asked.seen.head.priors), replies[:-1]
 
 
 def row_commands(head: Head, ids: Sequence[str]) -> list[Command]:

@@ -20,14 +20,17 @@ from lookup.wire import packed
 from lookup.wires import Wires
 from schemas.errors import AlmanacError, InputError, Problem
 from schemas.head import Head
-from schemas.keys import PREFIX, bucket_key, priors_key, row_key, versions_key
+from schemas.keys import PREFIX, bucket_key, loading_key, priors_key, row_key
 
 Method = Literal["listpack", "ziplist", "hset"]
+Commands = tuple[list[bytes], Any, int]
+"""Keys, a binary array with the packed commands for each, and how many replies each key's have."""
 
 _THREADS = 2
 _NICENESS = 10
 _PROBE_MS = 10_000  # it goes by itself where this process is killed
 _SAMPLED_ROWS = 64  # of each part
+_REPLACED_REPLIES = 4  # to MULTI, DEL, HSET and EXEC
 
 
 class Loaded(NamedTuple):
@@ -35,14 +38,10 @@ class Loaded(NamedTuple):
 
     Attributes:
         rows: How many were sent.
-        first: The first bucket; -1 where it had no rows.
-        last: The last one.
         sample: Some of the rows, to be read back.
     """
 
     rows: int
-    first: int
-    last: int
     sample: tuple[Row, ...]
 
 
@@ -55,12 +54,14 @@ class Load:
         head: Of the version.
         method: How buckets are sent.
         replicas: How many must have the rows before the part is done.
+        is_again: Whether rows may be there already: a hash that is sent field by field is then emptied first.
     """
 
     address: Address
     head: Head
     method: Method
     replicas: int = 0
+    is_again: bool = False
 
     def __call__(self, part: Part) -> Loaded:
         """Send the part's rows.
@@ -72,23 +73,23 @@ class Load:
         chunk, head = part.read(), self.head
         rows = len(chunk.ids)
         if rows == 0:
-            return Loaded(0, -1, -1, ())
+            return Loaded(0, ())
         buckets = chunk.buckets(head.buckets)
         refuse_disorder(chunk, buckets, f"{head.table} run {head.run_id}")
         with Wires(self.address) as wires:
             # With every part, before its rows and after: whoever drops the version meanwhile finds these rows too.
             list_version(wires, head)
             commands = _string_commands(head, chunk) if head.layout == "string" else self._bucketed(chunk, buckets)
-            for keys, data in commands:
-                wires.send(keys, data)
+            for keys, data, replies in commands:
+                wires.send(keys, data, replies)
             list_version(wires, head)
             wires.wait(self.replicas)
         chosen = range(0, rows, max(1, rows // _SAMPLED_ROWS))
         sample = tuple(Row(chunk.ids[index].as_py().decode(), chunk.values[index].as_py()) for index in chosen)
-        return Loaded(rows, int(buckets[0]), int(buckets[-1]), sample)
+        return Loaded(rows, sample)
 
-    def _bucketed(self, chunk: Chunk, buckets: Positions) -> Iterator[tuple[list[bytes], Any]]:
-        """Keys and packed commands: RESTORE of each bucket that the server keeps compact, HSET of the others."""
+    def _bucketed(self, chunk: Chunk, buckets: Positions) -> Iterator[Commands]:
+        """RESTORE of each bucket that the server keeps compact, HSET of the others."""
         starts = runs(buckets)
         compact = is_compact(chunk, starts) if self.method != "hset" else np.zeros(starts.size - 1, bool)
         if compact.all():
@@ -99,12 +100,12 @@ class Load:
             mask = np.repeat(compact, counts)
             kept = Chunk(chunk.ids.filter(pa.array(mask)), chunk.values.filter(pa.array(mask)))
             yield _restores(self.head, kept, buckets[mask], self.method)  # type: ignore[arg-type]
-        yield _hsets(self.head, chunk, buckets, starts, np.flatnonzero(~compact))
+        yield _hsets(self.head, chunk, buckets, starts, np.flatnonzero(~compact), is_again=self.is_again)
 
 
 def list_version(wires: Wires, head: Head) -> None:
-    """Enter the version among those that have keys in Redis."""
-    key = versions_key(head.table)
+    """Enter the version among those that are being loaded."""
+    key = loading_key(head.table)
     wires.of(key).ask("HSET", key, str(head.version), head.model_dump_json())
 
 
@@ -129,13 +130,11 @@ def method_of(address: Address, head: Head) -> Method:
     return "hset"
 
 
-def load_priors(address: Address, head: Head, priors: dict[str, bytes]) -> None:
+def load_priors(wires: Wires, head: Head, priors: dict[str, bytes]) -> None:
     """Write the hash of a version's priors, whole."""
-    if not priors:
-        return
-    key = priors_key(head.table, head.version)
-    with Wires(address) as wires:
-        wires.of(key).send(packed("DEL", key) + packed("HSET", key, *_alternating(priors.items())), 2)
+    if priors:
+        key = priors_key(head.table, head.version)
+        wires.of(key).send(_replaced(key, priors.items()), _REPLACED_REPLIES)
 
 
 def in_threads(load: Callable[[Part], Loaded], parts: Sequence[Part]) -> list[Loaded]:
@@ -165,7 +164,7 @@ def refuse_disorder(chunk: Chunk, buckets: Positions, where: str) -> None:
         raise InputError(Problem("ROW_ORDER", where, what, "ids once, grouped by bucket, ascending"))
 
 
-def _restores(head: Head, chunk: Chunk, buckets: Positions, form: Form) -> tuple[list[bytes], Any]:
+def _restores(head: Head, chunk: Chunk, buckets: Positions, form: Form) -> Commands:
     made = payloads(chunk, buckets, form)
     keys = [bucket_key(head.table, head.version, bucket).encode() for bucket in made.buckets.tolist()]
     sizes = np.diff(flat(made.bytes)[1]).tolist()
@@ -174,12 +173,12 @@ def _restores(head: Head, chunk: Chunk, buckets: Positions, form: Form) -> tuple
         for key, size in zip(keys, sizes, strict=True)
     ]
     suffix = pa.scalar(b"\r\n$7\r\nREPLACE\r\n", pa.binary())
-    return keys, pc.binary_join_element_wise(pa.array(prefixes, pa.binary()), made.bytes, suffix, b"")
+    return keys, pc.binary_join_element_wise(pa.array(prefixes, pa.binary()), made.bytes, suffix, b""), 1
 
 
 def _hsets(
-    head: Head, chunk: Chunk, buckets: Positions, starts: Positions, chosen: Positions
-) -> tuple[list[bytes], Any]:
+    head: Head, chunk: Chunk, buckets: Positions, starts: Positions, chosen: Positions, *, is_again: bool
+) -> Commands:
     keys, commands = [], []
     for position in chosen.tolist():
         start, end = int(starts[position]), int(starts[position + 1])
@@ -190,19 +189,25 @@ def _hsets(
             strict=True,
         )
         keys.append(key)
-        commands.append(packed("HSET", key, *_alternating(pairs)))
-    return keys, pa.array(commands, pa.binary())
+        commands.append(_replaced(key, pairs) if is_again else packed("HSET", key, *_alternating(pairs)))
+    return keys, pa.array(commands, pa.binary()), _REPLACED_REPLIES if is_again else 1
 
 
-def _string_commands(head: Head, chunk: Chunk) -> Iterator[tuple[list[bytes], Any]]:
-    """Keys and packed SETs, one for each row."""
+def _replaced(key: str | bytes, pairs: Iterable[tuple[Any, Any]]) -> bytes:
+    """The packed commands that leave a hash with these fields alone; readers see the old ones or the new."""
+    whole = packed("HSET", key, *_alternating(pairs))
+    return packed("MULTI") + packed("DEL", key) + whole + packed("EXEC")
+
+
+def _string_commands(head: Head, chunk: Chunk) -> Iterator[Commands]:
+    """SETs, one for each row."""
     prefix = row_key(head.table, head.version, "").encode()
     ids, values = (np.diff(flat(array)[1]) for array in (chunk.ids, chunk.values))
     opening = _numbered(b"*3\r\n$3\r\nSET\r\n$%d\r\n" + prefix.replace(b"%", b"%%"), ids + len(prefix))
     middle = _numbered(b"\r\n$%d\r\n", values)
     end = pa.scalar(b"\r\n", pa.binary())
     commands = pc.binary_join_element_wise(opening, chunk.ids, middle, chunk.values, end, b"")
-    yield [prefix + entity for entity in chunk.ids.to_pylist()], commands
+    yield [prefix + entity for entity in chunk.ids.to_pylist()], commands, 1
 
 
 def _numbered(template: bytes, numbers: Positions) -> Any:

@@ -9,7 +9,8 @@ from lookup.follower import ATTEMPTS, Command, Follower, Pin
 from lookup.loader import Loaded, refuse_disorder
 from lookup.resp import Request
 from lookup.rows import Part, Row, Rows, checksum
-from lookup.table import Flip, Spread, fenced, refuse_overlap, removable
+from lookup.table import Remains, Spread, amended, refuse_overlap
+from lookup.versions import Flip, Left, fenced, removable
 from schemas.answer import Answer
 from schemas.errors import Problem, RefusedError
 from schemas.head import ColumnSpec, Head
@@ -98,8 +99,8 @@ class MemoryTable:
         *,
         spread: Spread = one_by_one,
         replicas: int | None = None,  # noqa: ARG002  # as RedisTable has it
-    ) -> list[Row]:
-        """Keep a version's rows beside the live one, and return them.
+    ) -> None:
+        """Keep a version's rows beside the live one.
 
         Raises:
             InputError: an id comes twice, or the rows are not in order.
@@ -117,29 +118,33 @@ class MemoryTable:
         def load(part: Part) -> Loaded:
             chunk = part.read()
             if len(chunk.ids) == 0:
-                return Loaded(0, -1, -1, ())
+                return Loaded(0, ())
             buckets = chunk.buckets(head.buckets)
             refuse_disorder(chunk, buckets, f"{head.table} run {head.run_id}")
             loaded.extend(chunk)
-            return Loaded(len(chunk.ids), int(buckets[0]), int(buckets[-1]), ())
+            return Loaded(len(chunk.ids), ())
 
-        refuse_overlap(head, spread(load, rows.parts))
+        refuse_overlap(head, rows.parts)
+        spread(load, rows.parts)
         self._refuse_overtaken(head)
         self._versions[head.version] = head
         self._rows[head.version] = dict(loaded)
         self._priors[head.version] = {**rows.priors}
-        return loaded
 
     def count(self, head: Head) -> int:
         """Rows that are held of a version."""
         return len(self._rows.get(head.version, {}))
 
+    def is_whole(self, head: Head) -> bool:
+        """Whether as many rows and priors are held of a version as its head says."""
+        return (self.count(head), len(self._priors.get(head.version, {}))) == (head.entities, head.priors)
+
     def checksum(self, head: Head) -> str:
-        """The checksum of all rows that are held of a version: that of the store, where they are the same."""
-        rows = ((entity.encode(), value) for entity, value in self._rows.get(head.version, {}).items())
+        """The checksum of all that is held of a version: that of the store, where they are the same."""
+        rows = [(entity.encode(), value) for entity, value in self._rows.get(head.version, {}).items()]
         if head.layout == "bucket":
-            return checksum(sorted(rows, key=lambda row: (bucket_of(row[0].decode(), head.buckets), row[0])))
-        return checksum(rows)
+            rows.sort(key=lambda row: (bucket_of(row[0].decode(), head.buckets), row[0]))
+        return checksum(rows, self._priors.get(head.version, {}))
 
     def differing(self, head: Head, sample: Sequence[Row]) -> list[str]:
         """The ids of the sample whose value is not the given one."""
@@ -171,12 +176,16 @@ class MemoryTable:
         """Every version that has rows."""
         return {**self._versions}
 
+    def unfinished(self) -> dict[int, Head]:
+        """None: rows are all there at once."""
+        return {}
+
     def retire(self, *, keep: int, grace_seconds: int) -> list[int]:
         """Remove the versions that nobody can be reading, and say which; see `RedisTable.retire`."""
         if self._served is None:
             return []
-        now = int(self._clock())
-        old = removable(self._versions, self._served, self._left, now, keep=keep, grace_seconds=grace_seconds)
+        left = Left(self._left, int(self._clock()))
+        old = removable(self._versions, self._served, left, keep=keep, grace_seconds=grace_seconds)
         return [version for version in old if self.drop(self._versions[version])]
 
     def drop(self, head: Head) -> bool:
@@ -189,14 +198,16 @@ class MemoryTable:
             held.pop(head.version, None)
         return True
 
-    def erase(self, entity: str, entities_of: Callable[[Head], int]) -> int:
+    def erase(self, entity: str, remains: Callable[[Head], Remains]) -> int:
         """Remove an entity's row from every version, and say from how many; see `RedisTable.erase`."""
         erased = sum(rows.pop(entity, None) is not None for rows in self._rows.values())
         for version, head in self._versions.items():
-            amended = head.model_copy(update={"entities": entities_of(head)})
-            self._versions[version] = amended
+            found = remains(head)
+            for field in {field for field, _ in head.serving.prior_fields(entity)} - found.priors:
+                self._priors[version].pop(field, None)
+            self._versions[version] = amended(head, found)
             if self._served and self._served.version == version:
-                self._served = self._served.model_copy(update={"entities": amended.entities})
+                self._served = amended(self._served, found)
         return erased
 
     def _refuse_overtaken(self, head: Head) -> None:

@@ -2,18 +2,23 @@
 
 import logging
 import time
+from contextlib import nullcontext
 from enum import StrEnum
 from typing import NamedTuple
 
+from lookup.erasing import end_pending
 from lookup.heads import head_of
+from lookup.holding import Holding
 from lookup.loader import in_threads
 from lookup.rows import StoredRows, checksum
 from lookup.store import Store
-from lookup.table import Flip, RedisTable, Spread
+from lookup.table import RedisTable, Spread
+from lookup.turns import pending
+from lookup.versions import Flip
 from schemas.errors import InputError, Problem, RefusedError, UnavailableError
 from schemas.head import Head
-from schemas.release import Event, LogEntry, Release, ReleaseState
-from schemas.run import PREDICTIONS, PRIORS, RunManifest
+from schemas.release import Event, LogEntry, Release
+from schemas.run import RunManifest
 
 logger = logging.getLogger(__name__)
 
@@ -80,10 +85,8 @@ class Publisher:
             replicas: How many must have a version before it goes live; all that are connected, when left out.
             spread: Loads the files: in threads of this process, or wherever else.
         """
-        self._store = store
-        self._replicas = replicas
-        self._spread = spread
-        self._table = table
+        self._store, self._table = store, table
+        self._holding = Holding(store, table, replicas=replicas, spread=spread)
         self._keep = keep
         self._grace_seconds = grace_seconds
 
@@ -103,29 +106,26 @@ class Publisher:
             UnavailableError: Redis does not answer; the live version is as it was.
         """
         started = time.monotonic()
-        manifest = self._store.verified(run_id)
-        state = {release.run_id: release for release in self._store.releases()}.get(run_id)
-        if state and state.state is ReleaseState.ROLLED_BACK and not force:
-            raise _rolled_back(f"{self._store.pipeline} run {run_id}", state)
+        self._store.verified(run_id)
+        if not force:
+            self._store.refuse_rolled_back(run_id)
         self._preflight()
-        live, held = self._store.live(), self._held(manifest)
-        commit = self._store.commit(manifest, anew=force)
-        previous = live.release if live else None
-        older = live is not None and manifest.date < live.date and not force
-        # What is live heals under the token it has; a newer date in Redis is what its killed rollback was to leave.
-        named = live if live and live.run_id == run_id else None
-        allow_older = force or named is not None
-        outcome = Outcome.ARCHIVED if older else self._serve(manifest, named or commit, held, allow_older=allow_older)
-        if outcome is Outcome.ALREADY_LIVE and previous != commit.release:
-            outcome = Outcome.LIVE  # an attempt before this one was killed behind its flip
-        retired: list[int] = []
-        if outcome is not Outcome.ARCHIVED:
-            self._store.record_live(commit)
-            retired = self._table.retire(keep=self._keep, grace_seconds=self._grace_seconds)
+        with self._holding.undisturbed(run_id):
+            manifest = self._store.verified(run_id)
+            live, held = self._store.live(), self._holding.held(manifest)
+            if held is None:
+                self._holding.prove(manifest)
+            commit = self._store.commit(manifest, anew=force)
+            outcome = self._serve_commit(manifest, commit, live, held, force=force)
+            retired: list[int] = []
+            if outcome is not Outcome.ARCHIVED:
+                self._store.record_live(commit)
+                retired = self._table.retire(keep=self._keep, grace_seconds=self._grace_seconds)
         logger.info(
             "run %s: release %d %s, %d entities, %.1f s",
             run_id, commit.release, outcome, manifest.counts.scored, time.monotonic() - started,
         )  # fmt: skip
+        previous = live.release if live else None
         return Published(outcome, commit.release, run_id, manifest.counts.scored, previous, tuple(retired))
 
     def roll_back(self, *, to: int | None = None, reason: str = "", force: bool = False) -> Published:
@@ -149,15 +149,23 @@ class Publisher:
         # A rollback that was killed behind its log entry is finished, not done once more.
         unfinished = live.event is Event.ROLLBACK and (head is None or head.token != live.token)
         if to == live.release or (to is None and unfinished):
-            manifest = self._store.verified(live.run_id)
-            outcome = self._serve(manifest, live, self._held(manifest), allow_older=True)
+            with self._holding.undisturbed(live.run_id):
+                manifest = self._store.verified(live.run_id)
+                if (held := self._holding.held(manifest)) is None:
+                    self._holding.prove(manifest)
+                outcome = self._serve(manifest, live, held, allow_older=True)
             return Published(outcome, live.release, live.run_id, manifest.counts.scored, live.release)
         target = self._previous() if to is None else self._store.release(to)
-        if target.state is ReleaseState.ROLLED_BACK and not force:
-            raise _rolled_back(self._store.pipeline, target)
+        if not force:
+            self._store.refuse_rolled_back(target.run_id)
         manifest = self._store.verified(target.run_id)
-        held = self._held(manifest, trust_once_live=True)
-        self._serve(manifest, self._store.record_rollback(target, reason), held, allow_older=True)
+        held = self._holding.held(manifest, trust_once_live=True)
+        # What Redis keeps is only flipped to, and no erasure is waited for: the flip sees what it changed.
+        with nullcontext() if held else self._holding.undisturbed(target.run_id):
+            if held is None:
+                manifest = self._store.verified(target.run_id)
+                self._holding.prove(manifest)
+            self._serve(manifest, self._store.record_rollback(target, reason), held, allow_older=True)
         return Published(Outcome.LIVE, target.number, target.run_id, manifest.counts.scored, live.release)
 
     def restore(self) -> Restored:
@@ -169,21 +177,30 @@ class Publisher:
             UnavailableError: Redis does not answer, or has no room.
         """
         self._preflight()
-        head = self._table.head()
-        live = self._recorded(head)
+        live = self._recorded(self._table.head())
         if live is None:
             raise RefusedError(Problem("RESTORE", self._store.pipeline, "nothing is live", "a published release"))
+        with self._holding.undisturbed(live.run_id):
+            return self._restore(live)
+
+    def _restore(self, live: LogEntry) -> Restored:
         manifest = self._store.verified(live.run_id)
-        stored = checksum((row.entity.encode(), row.value) for row in StoredRows(self._store, manifest))
-        held = self._held(manifest)
-        was_whole = held is not None and head is not None and head == held and self._table.checksum(held) == stored
+        rows = StoredRows(self._store, manifest)
+        stored = checksum(((row.entity.encode(), row.value) for row in rows), rows.priors)
+        head, held = self._table.head(), self._holding.held(manifest)
+        is_right = held is not None and self._table.checksum(held) == stored
+        is_followed = head is not None and held is not None and (head.version, head.token) == (held.version, live.token)
+        was_whole = is_right and is_followed
         if not was_whole:
-            if held is not None and self._table.checksum(held) != stored:
-                self._load(held, manifest)
+            self._holding.prove(manifest)
+            if held is not None and not is_right:
+                self._holding.load(held, manifest)
             self._serve(manifest, live, held, allow_older=True)
         served = self._table.head()
+        # Where another publisher's release is followed by now, that is what is to be served, and not ours to judge.
+        is_ours = served is None or (served.run_id, served.token) == (live.run_id, live.token)
         found = self._table.checksum(served) if served else "no head"
-        if found != stored:
+        if is_ours and found != stored:
             where = f"table '{self._store.pipeline}'"
             raise InputError(Problem("STORE_ROWS", where, f"checksum {found[:12]}…", f"the store's {stored[:12]}…"))
         return Restored(live.release, live.run_id, manifest.counts.scored, stored, was_whole)
@@ -200,6 +217,8 @@ class Publisher:
                 f"release {head.release} of run {head.run_id}, which is not in this store's log",
             )
             raise RefusedError(Problem("STORE_FOREIGN", where, found, "a table that this store publishes alone"))
+        if pending(self._store.folder):
+            end_pending(self._store, self._table)
 
     def _previous(self) -> Release:
         number = self._store.live_before()
@@ -223,25 +242,17 @@ class Publisher:
                     self._store.record_live(entry)
         return self._store.live()
 
-    def _held(self, manifest: RunManifest, *, trust_once_live: bool = False) -> Head | None:
-        """The version that has the run's rows whole; where none has, its files are proven, before anything is logged.
-
-        Args:
-            manifest: Of the run.
-            trust_once_live: Take a version that readers once followed for whole, without counting its rows.
-
-        Raises:
-            InputError: it must be loaded, and a file is missing or its digest differs.
-        """
-        # Where a run has two, the later one was loaded because the earlier had lost rows.
-        for _, head in sorted(self._table.versions().items(), reverse=True):
-            if head.run_id == manifest.run_id and (
-                (trust_once_live and self._table.was_live(head.version)) or self._table.count(head) == head.entities
-            ):
-                return head
-        if problems := self._store.damage(manifest, PREDICTIONS, PRIORS):
-            raise InputError(*problems)
-        return None
+    def _serve_commit(
+        self, manifest: RunManifest, commit: LogEntry, live: LogEntry | None, held: Head | None, *, force: bool
+    ) -> Outcome:
+        if live is not None and manifest.date < live.date and not force:
+            return Outcome.ARCHIVED
+        # What is live heals under the token it has; a newer date in Redis is what its killed rollback was to leave.
+        named = live if live and live.run_id == manifest.run_id else None
+        outcome = self._serve(manifest, named or commit, held, allow_older=force or named is not None)
+        if outcome is Outcome.ALREADY_LIVE and (live is None or live.release != commit.release):
+            return Outcome.LIVE  # an attempt before this one was killed behind its flip
+        return outcome
 
     def _serve(self, manifest: RunManifest, entry: LogEntry, held: Head | None, *, allow_older: bool) -> Outcome:
         """Load the run where Redis does not hold it, and flip the head to it."""
@@ -250,7 +261,10 @@ class Publisher:
             if held and held.version == served.version:
                 return Outcome.ALREADY_LIVE
             if not held:
-                self._load(served, manifest)  # in place: rows that readers miss come back
+                whole = head_of(manifest, entry, version=served.version)
+                in_place = whole.model_copy(update={"token": served.token, "release": served.release})
+                self._holding.load(in_place, manifest)  # rows that readers miss come back
+                self._table.flip(in_place, allow_older=True)
                 return Outcome.LIVE
         if held:
             flip = self._table.flip(head_of(manifest, entry, version=held.version), allow_older=allow_older)
@@ -259,7 +273,7 @@ class Publisher:
             # It was retired between the look and the flip: once more, under keys of its own.
         head = head_of(manifest, entry, version=entry.sequence)
         try:
-            self._load(head, manifest)
+            self._holding.load(head, manifest)
             flip = self._table.flip(head, allow_older=allow_older)
         except RefusedError:
             self._table.drop(head)  # overtaken: what was loaded will not be served
@@ -270,24 +284,3 @@ class Publisher:
         if flip is Flip.OLDER:
             self._table.drop(head)
         return Outcome.ARCHIVED if flip is Flip.OLDER else Outcome.LIVE
-
-    def _load(self, head: Head, manifest: RunManifest) -> None:
-        """Load a version, then read back its count and a sample of its rows."""
-        sample = self._table.load(head, StoredRows(self._store, manifest), replicas=self._replicas, spread=self._spread)
-        where = f"{head.table} version {head.version}"
-        if (found := self._table.count(head)) != head.entities:
-            raise InputError(Problem("STORE_COUNT", where, f"{found} rows in Redis", f"{head.entities}"))
-        if wrong := self._table.differing(head, sample):
-            raise InputError(
-                Problem("STORE_ROWS", where, f"{len(wrong)} of {len(sample)} sampled rows differ", "the store's")
-            )
-        if self._store.manifest(manifest.run_id).content != manifest.content:
-            self._table.drop(head)  # it may hold what was erased
-            what = "an entity was erased from the run while it was loaded"
-            raise UnavailableError(Problem("IN_CHANGED", where, what, "the run as it was; erase and publish again"))
-
-
-def _rolled_back(where: str, release: Release) -> RefusedError:
-    return RefusedError(
-        Problem("ROLLED_BACK", where, f"release {release.number} was rolled back", "another run, or --force")
-    )

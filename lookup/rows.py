@@ -2,10 +2,13 @@
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -56,6 +59,8 @@ class Part(Protocol):
     """One piece of a version's rows; it travels to the process that reads it."""
 
     def read(self) -> Chunk: ...
+    def ends(self) -> tuple[str, str] | None:
+        """The ids of the first row and of the last; None where there is none. Costs less than to read all."""
 
 
 class Rows(Protocol):
@@ -82,15 +87,30 @@ class FilePart:
     def read(self) -> Chunk:
         names = [spec.name for spec in self.columns]
         enums = [spec.name for spec in self.columns if spec.type == "enum"]
-        try:
+        with _told_where_missing(self.path):
             table = pq.read_table(
                 self.path, columns=[ENTITY_ID, *names], read_dictionary=enums, page_checksum_verification=True
             ).unify_dictionaries()
-        except FileNotFoundError:
-            where, expected = str(self.path), "the run's file; an erasure may have replaced it: try again"
-            raise UnavailableError(Problem("OUT_NOT_FOUND", where, "no such file", expected)) from None
         ids = table.column(ENTITY_ID).cast(pa.binary()).combine_chunks()
         return Chunk(ids, encode_values(self.columns, [table.column(name).combine_chunks() for name in names]))
+
+    def ends(self) -> tuple[str, str] | None:
+        with _told_where_missing(self.path), pq.ParquetFile(self.path, page_checksum_verification=True) as file:
+            groups = [group for group in range(file.num_row_groups) if file.metadata.row_group(group).num_rows]
+            if not groups:
+                return None
+            last = file.read_row_group(groups[-1], [ENTITY_ID]).column(ENTITY_ID)
+            first = last if len(groups) == 1 else file.read_row_group(groups[0], [ENTITY_ID]).column(ENTITY_ID)
+        return first[0].as_py(), last[-1].as_py()
+
+
+@contextmanager
+def _told_where_missing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        expected = "the run's file; an erasure may have replaced it: try again"
+        raise UnavailableError(Problem("OUT_NOT_FOUND", str(path), "no such file", expected)) from None
 
 
 @dataclass(frozen=True)
@@ -130,11 +150,11 @@ def rows_in(store: Store) -> Callable[[Head], StoredRows]:
     return lambda head: StoredRows(store, store.manifest(head.run_id))
 
 
-def checksum(rows: Iterable[tuple[bytes, bytes]]) -> str:
-    """SHA-256 over ids and values in the order of bucket and id: what a version holds, whoever holds it."""
+def checksum(rows: Iterable[tuple[bytes, bytes]], priors: Mapping[str, bytes] = MappingProxyType({})) -> str:
+    """SHA-256 over ids and values in the order of bucket and id, then the priors: what a version holds, wherever."""
     digest = hashlib.sha256()
-    for entity, value in rows:
-        digest.update(struct.pack("<HI", len(entity), len(value)) + entity + value)
+    for name, value in chain(rows, sorted((prior.encode(), value) for prior, value in priors.items())):
+        digest.update(struct.pack("<HI", len(name), len(value)) + name + value)
     return digest.hexdigest()
 
 

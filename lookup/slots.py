@@ -52,3 +52,8 @@ class SlotMap:
     def owners(self, keys: Iterable[bytes]) -> npt.NDArray[np.int16]:
         """The position in `masters` of each key's node."""
         return self._owners[np.fromiter(map(slot_of, keys), np.int64)]
+
+    def shares(self) -> list[float]:
+        """The part of all slots that each master has."""
+        counts = np.bincount(self._owners, minlength=len(self.masters))
+        return [int(count) / SLOTS for count in counts]

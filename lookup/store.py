@@ -94,7 +94,7 @@ class Store:
                 Problem("PUBLISH_UNVERIFIED", where, f"report of {report.run_id}, files of {manifest.run_id}", run_id)
             )
         staged = sha256_text(canonical_json([file.sha256 for file in manifest.files_in(PREDICTIONS)]))
-        if manifest.content != staged or report.content != (manifest.verified_content or staged):
+        if manifest.content != staged or report.content not in (staged, manifest.verified_content):
             raise RefusedError(
                 Problem(
                     "PUBLISH_UNVERIFIED",
@@ -135,6 +135,14 @@ class Store:
             )
         return known[number]
 
+    def refuse_rolled_back(self, run_id: str) -> None:
+        """Refuse a run that was rolled back.
+
+        Raises:
+            RefusedError: it was.
+        """
+        _refuse_rolled_back(self.pipeline, self.releases(), run_id)
+
     def commit(self, manifest: RunManifest, *, anew: bool = False) -> LogEntry:
         """Commit a verified run: one release a run, however often it is called.
 
@@ -144,10 +152,15 @@ class Store:
         Args:
             manifest: Of the run.
             anew: Enter the commit again also where nothing followed it: the version that the first one named may have
-                been dropped. What is live is never entered again.
+                been dropped; and where the run was rolled back. What is live is never entered again.
+
+        Raises:
+            RefusedError: the run was rolled back, be it while its publication was under way.
         """
 
         def draft(entries: Sequence[LogEntry], sequence: int) -> LogEntry | None:
+            if not anew:
+                _refuse_rolled_back(self.pipeline, releases(entries), manifest.run_id)
             commits = [entry for entry in entries if entry.event is Event.COMMIT and entry.run_id == manifest.run_id]
             live = live_entry(entries)
             is_live = live is not None and live.run_id == manifest.run_id
@@ -191,6 +204,13 @@ class Store:
         entry = self.log.append(lambda _, sequence: entry_for(Event.ROLLBACK, target, sequence, reason=reason))
         assert entry is not None  # noqa: S101  # the draft above never declines
         return entry
+
+
+def _refuse_rolled_back(pipeline: str, known: Sequence[Release], run_id: str) -> None:
+    for release in known:
+        if release.run_id == run_id and release.state is ReleaseState.ROLLED_BACK:
+            where, found = f"{pipeline} run {run_id}", f"release {release.number} was rolled back"
+            raise RefusedError(Problem("ROLLED_BACK", where, found, "another run, or --force"))
 
 
 def _read(model: type[_Model], path: Path, expected: str) -> _Model:

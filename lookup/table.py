@@ -1,34 +1,36 @@
 """The Redis side of a release: versions loaded beside the live one, and one head to flip."""
 
-from collections.abc import Callable, Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, cast
+from typing import NamedTuple, cast
 
-from lookup.bulk import RowsOf, checksum_of, count, exists, no_rows, unlink
+from lookup.bulk import RowsOf, checksum_of, counts, exists, no_rows, priors_of, unlink
 from lookup.capacity import Plan, plan, refuse_eviction, refuse_what_does_not_fit, server_of
 from lookup.connect import Client, address_of_client, redis_errors
 from lookup.follower import row_commands
 from lookup.loader import Load, Loaded, in_threads, list_version, load_priors, method_of
 from lookup.rows import Part, Row, Rows
-from lookup.scripts import AMEND, CLAIM, FLIP
+from lookup.versions import Flip, Versions, fenced, removable
 from lookup.wire import packed
 from lookup.wires import Wires
-from schemas.errors import InputError, Problem, RefusedError
+from schemas.errors import InputError, Problem, RefusedError, UnavailableError
 from schemas.head import Head, read_head
-from schemas.keys import head_key, versions_key
+from schemas.keys import bucket_of, head_key, priors_key, versions_key
 
 Spread = Callable[[Callable[[Part], Loaded], Sequence[Part]], list[Loaded]]
 """Calls the loader with each part, in order or not, and returns what became of each, in order."""
 
 
-class Flip(StrEnum):
-    """How a flip ended."""
+class Remains(NamedTuple):
+    """What a version has without an erased entity.
 
-    FLIPPED = "flipped"
-    SAME = "same"
-    GONE = "gone"
-    OLDER = "older"
+    Attributes:
+        entities: Rows.
+        priors: The fields of all its priors.
+    """
+
+    entities: int
+    priors: frozenset[str] = frozenset()
 
 
 class RedisTable:
@@ -46,8 +48,7 @@ class RedisTable:
         self._client = client
         self._address = address_of_client(client)
         self._rows_of = rows_of
-        self._left_key = f"{versions_key(table)}:left"
-        self._dropping_key = f"{versions_key(table)}:dropping"
+        self._versions = Versions(client, table)
 
     def head(self) -> Head | None:
         """What readers follow now; None before the first publish, and where Redis lost its data."""
@@ -56,10 +57,17 @@ class RedisTable:
         return None if raw is None else read_head(cast("bytes", raw), self.name)
 
     def plan(self, head: Head, rows: Rows) -> list[Plan]:
-        """What loading the version needs, for each server that gets a part of it."""
+        """What loading the version needs beside what is there of it, for each server that gets a part of it."""
         with Wires(self._address) as wires:
             servers = [server_of(info) for info in wires.info("memory", "server")]
-        return [plan(head, rows, server, share=1 / len(servers)) for server in servers]
+            shares = wires.shares()
+        known = self._known(head, self.head())
+        is_known = known is not None and known.run_id == head.run_id
+        held = counts(self._address, head, lambda _: rows) if is_known else [0] * len(servers)
+        return [
+            plan(head, rows, server, share=share, held=here)
+            for server, share, here in zip(servers, shares, held, strict=True)
+        ]
 
     def preflight(self) -> None:
         """Refuse a server that could drop predictions without a word.
@@ -71,8 +79,11 @@ class RedisTable:
             for info in wires.info("memory"):
                 refuse_eviction(info["maxmemory_policy"])
 
-    def load(self, head: Head, rows: Rows, *, spread: Spread = in_threads, replicas: int | None = None) -> list[Row]:
-        """Write a version's rows beside the live one. Writing it again changes nothing.
+    def load(self, head: Head, rows: Rows, *, spread: Spread = in_threads, replicas: int | None = None) -> None:
+        """Write a version's rows and priors beside the live one, check them, and list it as one that may be followed.
+
+        Until every check has passed it is listed as being loaded only, and no flip and no pin takes it. Writing it
+        again changes nothing.
 
         Args:
             head: Of the version.
@@ -80,44 +91,41 @@ class RedisTable:
             spread: Loads the parts: in threads of this process, or wherever else.
             replicas: How many must have the rows; all that are connected, when left out.
 
-        Returns:
-            Some of the rows, to be read back.
-
         Raises:
-            InputError: an id comes twice, or the rows are not in that order.
+            InputError: an id comes twice, or the rows are not in that order; or Redis then holds others.
             RefusedError: another publisher's head has a larger token, so that these rows may be gone already; or the
                 version in Redis is another store's, or its keys are another program's.
-            UnavailableError: Redis does not answer or has no room, or too few replicas have the rows.
+            UnavailableError: Redis does not answer, has no room or lost the rows, or too few replicas have them.
         """
         served = self._refuse_overtaken(head)
-        known = self.versions().get(head.version) or (served if served and served.version == head.version else None)
-        if known and known.run_id != head.run_id:
-            where = f"{versions_key(self.name)} {head.version}"
-            raise RefusedError(
-                Problem("STORE_FOREIGN", where, f"run {known.run_id} of another store", f"this store's {head.run_id}")
-            )
-        if known is None and exists(self._address, head, rows):
-            where, found = f"{self.name} version {head.version}", "another program's keys under names of ours"
-            raise RefusedError(Problem("STORE_FOREIGN", where, found, "keys that only Almanac writes; remove them"))
+        known = self._known(head, served)
+        self._refuse_foreign(head, rows, known)
+        refuse_overlap(head, rows.parts)
         for needed in self.plan(head, rows):
             refuse_what_does_not_fit(needed, f"loading {self.name} version {head.version}")
         method = method_of(self._address, head) if head.layout == "bucket" else "hset"
         wanted = self._replicas() if replicas is None else replicas
-        loaded = spread(Load(self._address, head, method, wanted), rows.parts)
-        if not any(part.rows for part in loaded):  # a version of no rows is one too
-            with Wires(self._address) as wires:
-                list_version(wires, head)
-        load_priors(self._address, head, rows.priors)
-        refuse_overlap(head, loaded)
+        with Wires(self._address) as wires:
+            list_version(wires, head)
+            load_priors(wires, head, rows.priors)
+            wires.wait(wanted)
+        loaded = spread(Load(self._address, head, method, wanted, known is not None), rows.parts)
         self._refuse_overtaken(head)
-        return [row for part in loaded for row in part.sample]
+        self._check(head, rows, [row for part in loaded for row in part.sample])
+        if not self._versions.accept(head):
+            where, found = f"{self.name} version {head.version}", "its rows were lost while they were loaded"
+            raise UnavailableError(Problem("STORE_COUNT", where, found, f"{head.entities}; publish again"))
 
     def count(self, head: Head) -> int:
         """Rows that Redis holds of a version: the sum of its buckets' lengths, or of the keys that exist."""
-        return count(self._address, head, self._rows_of)
+        return sum(counts(self._address, head, self._rows_of))
+
+    def is_whole(self, head: Head) -> bool:
+        """Whether Redis holds as many rows and priors of a version as its head says."""
+        return self.count(head) == head.entities and len(priors_of(self._address, head)) == head.priors
 
     def checksum(self, head: Head) -> str:
-        """The checksum of all rows that Redis holds of a version: that of the store, where they are the same."""
+        """The checksum of all that Redis holds of a version: that of the store, where they are the same."""
         return checksum_of(self._address, head, self._rows_of)
 
     def differing(self, head: Head, sample: Sequence[Row]) -> list[str]:
@@ -128,41 +136,33 @@ class RedisTable:
         return [row.entity for row, value in zip(sample, found, strict=True) if value != row.value]
 
     def flip(self, head: Head, *, allow_older: bool = False) -> Flip:
-        """Make readers follow `head`.
+        """Make readers follow `head`, with as many entities as are listed for its version.
 
         Args:
             head: Of a version that is loaded.
             allow_older: Whether its date may be before that of the head it replaces.
 
         Returns:
-            SAME where readers follow it already, GONE where the version was retired meanwhile, OLDER where a newer
-            date is served and stays.
+            SAME where readers follow it already, GONE where the version was retired meanwhile or is not checked, OLDER
+            where a newer date is served and stays.
 
         Raises:
             RefusedError: a publication or rollback with a larger token came first.
             InputError: the head in Redis is not one of ours.
         """
-        script = self._client.register_script(FLIP)
-        with redis_errors(f"flipping {self.name} to version {head.version}"):
-            outcome, detail = script(
-                keys=[head_key(self.name), self._left_key, versions_key(self.name)],
-                args=[head.model_dump_json(), head.token, head.version, "" if allow_older else head.date],
-            )
-        if outcome == b"fenced":
-            raise fenced(head, int(detail))
-        if outcome == b"damaged":
-            found, expected = f"not a head: {detail[:60]!r}", "the JSON that publish writes"
-            raise InputError(Problem("STORE_POINTER_FORMAT", head_key(self.name), found, expected))
-        return Flip(outcome.decode())
+        return self._versions.flip(head, allow_older=allow_older)
 
     def was_live(self, version: int) -> bool:
         """Whether readers once followed that version, so that it was proven whole."""
-        with redis_errors(f"table '{self.name}'"):
-            return bool(self._client.hexists(self._left_key, str(version)))
+        return self._versions.was_live(version)
 
     def versions(self) -> dict[int, Head]:
-        """Every version that has keys in Redis and is not being dropped."""
-        return self._heads(versions_key(self.name))
+        """Every version that passed its checks and is not being dropped."""
+        return self._versions.checked()
+
+    def unfinished(self) -> dict[int, Head]:
+        """Every version whose loading has begun and was not brought to its end; one loaded in place is both."""
+        return self._versions.loading()
 
     def retire(self, *, keep: int, grace_seconds: int) -> list[int]:
         """Remove the versions that nobody can be reading, by the names of their buckets, and say which.
@@ -173,69 +173,74 @@ class RedisTable:
         live = self.head()
         if live is None:
             return []
-        for head in self._heads(self._dropping_key).values():
+        for head in self._versions.dropping().values():
             self._unlink(head)  # of a publisher that was killed while it dropped
-        with redis_errors(f"retiring versions of {self.name}"):
-            left = {int(version): float(at) for version, at in self._client.hgetall(self._left_key).items()}
-            seconds, microseconds = self._client.time()
-            now = seconds + microseconds / 1e6
-        versions = self.versions()
-        old = removable(versions, live, left, now, keep=keep, grace_seconds=grace_seconds)
+        left, versions = self._versions.left(), self._listed()
+        old = removable(versions, live, left, keep=keep, grace_seconds=grace_seconds)
         return [version for version in old if self.drop(versions[version])]
 
     def drop(self, head: Head) -> bool:
         """Remove a version's rows; False, and nothing is removed, where readers follow it or it is gone."""
-        claim = self._client.register_script(CLAIM)
-        with redis_errors(f"dropping {self.name} version {head.version}"):
-            keys = [head_key(self.name), versions_key(self.name), self._dropping_key, self._left_key]
-            claimed = bool(claim(keys=keys, args=[head.version, head.run_id]))
+        claimed = self._versions.claim(head)
         if claimed:
             self._unlink(head)
         return claimed
 
-    def erase(self, entity: str, entities_of: Callable[[Head], int]) -> int:
+    def erase(self, entity: str, remains: Callable[[Head], Remains]) -> int:
         """Remove an entity's row from every version, and say from how many; readers find it unknown from then on.
 
         Args:
             entity: Its id.
-            entities_of: How many rows a version has without it, as the store says.
+            remains: What a version has without it, as the store says.
         """
         erased = 0
         with Wires(self._address) as wires:
-            for head in [*self.versions().values(), *self._heads(self._dropping_key).values()]:
+            for head in [*self._listed().values(), *self._versions.dropping().values()]:
                 ((_, key, *field),) = row_commands(head, [entity])
                 erased += wires.of(key).ask("HDEL" if field else "UNLINK", key, *field)
+                said = {prior for prior, _ in head.serving.prior_fields(entity)} if head.priors else set()
+                if said and (gone := said - remains(head).priors):
+                    key = priors_key(self.name, head.version)
+                    wires.of(key).ask("HDEL", key, *sorted(gone))
         for version in self.versions():
-            while not self._amend(version, entities_of):
-                pass  # a flip came between the look and the change
+            self._versions.amend(version, lambda head: amended(head, remains(head)))
         return erased
 
-    def _amend(self, version: int, entities_of: Callable[[Head], int]) -> bool:
-        """Make the heads of a version say how many rows it has; False where they changed meanwhile."""
-        amend = self._client.register_script(AMEND)
-        with redis_errors(f"amending {self.name} version {version}"):
-            listed = self._client.hget(versions_key(self.name), str(version))
-            served = self._client.get(head_key(self.name))
-            if listed is None:
-                return True
-            is_served = served is not None and read_head(cast("bytes", served), self.name).version == version
-            args: list[Any] = [version]
-            for raw in (listed, served if is_served else None):
-                head = None if raw is None else read_head(cast("bytes", raw), self.name)
-                now = head.model_copy(update={"entities": entities_of(head)}).model_dump_json() if head else ""
-                args += [raw or "", now]
-            return bool(amend(keys=[head_key(self.name), versions_key(self.name)], args=args))
+    def _listed(self) -> dict[int, Head]:
+        """Every version that has keys in Redis and is not being dropped."""
+        return {**self._versions.loading(), **self._versions.checked()}
+
+    def _known(self, head: Head, served: Head | None) -> Head | None:
+        """What Redis says of the version with that head's number; its lists may be lost while it is served."""
+        return self._listed().get(head.version) or (served if served and served.version == head.version else None)
+
+    def _check(self, head: Head, rows: Rows, sample: Sequence[Row]) -> None:
+        """Read back how many rows there are, a sample of them, and all priors."""
+        where = f"{self.name} version {head.version}"
+        if (found := sum(counts(self._address, head, lambda _: rows))) != head.entities:
+            raise InputError(Problem("STORE_COUNT", where, f"{found} rows in Redis", f"{head.entities}"))
+        held = priors_of(self._address, head)
+        if wrong := sum(held.get(field) != rows.priors.get(field) for field in {*held, *rows.priors}):
+            what = f"{wrong} of {len(rows.priors)} priors differ"
+            raise InputError(Problem("STORE_ROWS", where, what, "the store's"))
+        if different := self.differing(head, sample):
+            what = f"{len(different)} of {len(sample)} sampled rows differ"
+            raise InputError(Problem("STORE_ROWS", where, what, "the store's"))
 
     def _unlink(self, head: Head) -> None:
         unlink(self._address, head, self._rows_of)
-        with redis_errors(f"dropping {self.name} version {head.version}"):
-            self._client.hdel(self._dropping_key, str(head.version))
+        self._versions.forget(head)
 
-    def _heads(self, key: str) -> dict[int, Head]:
-        with redis_errors(f"table '{self.name}'"):
-            found = self._client.hvals(key)
-        heads = [read_head(cast("bytes", raw), self.name) for raw in found]
-        return {head.version: head for head in heads}
+    def _refuse_foreign(self, head: Head, rows: Rows, known: Head | None) -> None:
+        """Refuse a version that another store or program has under its number."""
+        if known and known.run_id != head.run_id:
+            where = f"{versions_key(self.name)} {head.version}"
+            raise RefusedError(
+                Problem("STORE_FOREIGN", where, f"run {known.run_id} of another store", f"this store's {head.run_id}")
+            )
+        if known is None and exists(self._address, head, rows):
+            where, found = f"{self.name} version {head.version}", "another program's keys under names of ours"
+            raise RefusedError(Problem("STORE_FOREIGN", where, found, "keys that only Almanac writes; remove them"))
 
     def _refuse_overtaken(self, head: Head) -> Head | None:
         """The head that is served, which is not one with a larger token."""
@@ -249,41 +254,19 @@ class RedisTable:
             return min(int(info.get("connected_slaves", 0)) for info in wires.info("replication"))
 
 
-def removable(
-    versions: Mapping[int, Head], live: Head, left: Mapping[int, float], now: float, *, keep: int, grace_seconds: int
-) -> list[int]:
-    """The versions that nobody can be reading, ascending.
-
-    Args:
-        versions: Every version that has rows.
-        live: The head that readers follow.
-        left: When readers left each version that once was live, in seconds since 1970.
-        now: The same of now.
-        keep: How many of those that were live are kept, the live one among them.
-        grace_seconds: How long at least one is kept that is no longer live.
-    """
-    others = sorted(versions.keys() - {live.version}, key=lambda version: (left.get(version, 0), version), reverse=True)
-    once_live = [version for version in others if version in left]
-    old = {version for version in once_live[keep - 1 :] if now - left[version] >= grace_seconds}
-    abandoned = {version for version in others if version not in left and versions[version].token < live.token}
-    return sorted(old | abandoned)
+def amended(head: Head, remains: Remains) -> Head:
+    """The head of a version that an entity was erased from."""
+    return head.model_copy(update={"entities": remains.entities, "priors": len(remains.priors)})
 
 
-def fenced(head: Head, token: int) -> RefusedError:
-    """The refusal of a publication that one with a larger token came before."""
-    where, found = head_key(head.table), f"a head with token {token}"
-    return RefusedError(
-        Problem("PUBLISH_FENCED", where, found, f"one below {head.token}: this publication was overtaken")
-    )
-
-
-def refuse_overlap(head: Head, loaded: Sequence[Loaded]) -> None:
-    """Refuse parts that share a bucket: an id could be in two of them.
+def refuse_overlap(head: Head, parts: Sequence[Part]) -> None:
+    """Refuse parts that share a bucket: an id could be in two of them. Each is in order, as its own load sees.
 
     Raises:
         InputError: two do.
     """
-    spans = [(part.first, part.last) for part in loaded if part.rows]
+    ends = [found for part in parts if (found := part.ends())]
+    spans = [(bucket_of(first, head.buckets), bucket_of(last, head.buckets)) for first, last in ends]
     if any(before[1] >= after[0] for before, after in pairwise(spans)):
         where = f"{head.table} run {head.run_id}"
         raise InputError(Problem("ROW_ORDER", where, "a bucket in two files", "each bucket in one, in order"))

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from lookup.connect import Address
@@ -50,21 +51,30 @@ class Wires:
             found.append(dict(line.split(":", 1) for line in lines if ":" in line))
         return found
 
-    def send(self, keys: Sequence[bytes], commands: Any) -> None:
-        """Send one command for each key.
+    def owners(self, keys: Sequence[bytes]) -> npt.NDArray[np.int16]:
+        """The position of each key's server among those that `info` tells of."""
+        return self._slots.owners(keys) if self._slots else np.zeros(len(keys), np.int16)
+
+    def shares(self) -> list[float]:
+        """The part of all keys that each server has, as its slots say; in the order of `info`."""
+        return self._slots.shares() if self._slots else [1.0]
+
+    def send(self, keys: Sequence[bytes], commands: Any, replies: int = 1) -> None:
+        """Send commands for each key.
 
         Args:
             keys: Where each goes.
-            commands: Binary array, one command each.
+            commands: Binary array, packed, those for one key together.
+            replies: How many they have for each key.
         """
         if self._slots is None:
-            self._wires[0].send(_joined(commands), len(keys))
+            self._wires[0].send(_joined(commands), len(keys) * replies)
             return
         owners = self._slots.owners(keys)
         for position, wire in enumerate(self._wires):
             mask = owners == position
             if mask.any():
-                wire.send(_joined(commands.filter(pa.array(mask))), int(mask.sum()))
+                wire.send(_joined(commands.filter(pa.array(mask))), int(mask.sum()) * replies)
 
     def ask(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> list[Any]:
         """The replies to one command for each key, in their order.

@@ -72,8 +72,13 @@ def head_key(table: str) -> str:
 
 
 def versions_key(table: str) -> str:
-    """The hash of every version that has keys in Redis: version -> its head, as JSON."""
+    """The hash of every version that may be read: version -> its head, as JSON. Each has passed every check."""
     return f"{PREFIX}:{{{table}}}:versions"
+
+
+def loading_key(table: str) -> str:
+    """The same of every version that is being loaded, or whose loading was not brought to its end."""
+    return f"{PREFIX}:{{{table}}}:versions:loading"
 
 
 def bucket_key(table: str, version: int, bucket: int) -> str:

@@ -23,7 +23,8 @@ from jobs.cli import app
 from lookup.connect import connect
 from lookup.reader import Reader
 from lookup.rows import Row
-from lookup.table import Flip, RedisTable
+from lookup.table import RedisTable
+from lookup.versions import Flip
 from schemas.errors import DeclarationError
 from schemas.expectations import Suites
 from schemas.head import ColumnSpec, Head

@@ -67,6 +67,34 @@ def test_the_memory_of_the_run_scored_last_is_told(
     assert redis_client.dbsize() == before
 
 
+def test_a_server_that_may_evict_is_told_and_ends_with_the_exit_code_of_publishing(
+    almanac: Callable[..., Result], staging: Staging, limited: redis.Redis
+) -> None:
+    stage(staging, 1)
+    limited.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        ended, told = almanac("plan", "flights"), almanac("plan", "flights", "--json")
+    finally:
+        limited.config_set("maxmemory-policy", "noeviction")
+
+    refusal = "Redis maxmemory-policy: allkeys-lru would drop predictions; expected noeviction [STORE_POLICY]"
+    assert (ended.exit_code, told.exit_code) == (2, 2)
+    assert refusal in ended.output
+    assert json.loads(told.stdout)["refused"] == [refusal]
+
+
+def test_what_is_there_of_the_run_already_is_not_planned_once_more(
+    almanac: Callable[..., Result], staging: Staging, redis_url: str
+) -> None:
+    run_id = stage(staging, 1)
+    with connect(redis_url) as client:
+        Publisher(staging.store, RedisTable(client, "flights")).publish(run_id)
+
+    (server,) = json.loads(almanac("plan", "flights", "--run", run_id, "--json").stdout)["servers"]
+
+    assert server["version_bytes"] == 0
+
+
 def test_a_run_that_does_not_fit_ends_with_exit_code_1(
     almanac: Callable[..., Result], staging: Staging, limited: redis.Redis
 ) -> None:
@@ -77,4 +105,5 @@ def test_a_run_that_does_not_fit_ends_with_exit_code_1(
 
     assert ended.exit_code == 1
     assert "5,000 entities, layout bucket; 0 versions there" in ended.output
+    assert "STORE_FULL" in ended.output
     assert limited.dbsize() == 0

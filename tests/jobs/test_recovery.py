@@ -15,6 +15,7 @@ from lookup.connect import connect
 from lookup.embedded import start, stop
 from lookup.publisher import Publisher
 from lookup.table import RedisTable
+from schemas.errors import InputError
 from tests.lookup.conftest import Staging
 
 ROOT = Path(__file__).parent.parent.parent
@@ -72,6 +73,29 @@ def test_a_redis_that_lost_all_answers_as_before_once_it_is_restored(
     assert (restored["entities"], restored["was_whole"], again["was_whole"]) == (100, False, True)
     assert restored["checksum"] == again["checksum"]
     assert answers(almanac) == before == [("exact", score) for score in SCORES.values()]
+
+
+def test_all_others_are_restored_where_some_cannot_be_and_the_worst_exit_code_is_told(
+    almanac: Almanac, staging: Staging, redis_url: str, redis_client: redis.Redis
+) -> None:
+    publish(staging, redis_url)
+    root = staging.store.folder.parent
+    for other, missing in (("early", "predictions"), ("last", "manifest.json")):
+        shutil.copytree(ROOT / "dags" / "flight_delay", root.parent / "dags" / other)
+        declared = root.parent / "dags" / other / "pipeline.yaml"
+        declared.write_text(declared.read_text().replace("pipeline: flight_delay", f"pipeline: {other}"))
+        shutil.copytree(staging.store.folder, root / other)
+        (run,) = (root / other / "runs").iterdir()
+        damaged = run / missing
+        shutil.rmtree(damaged) if damaged.is_dir() else damaged.unlink()
+    redis_client.flushall()
+
+    ended = almanac("restore")
+
+    assert isinstance(ended.exception, InputError)
+    assert [problem.code for problem in ended.exception.problems] == ["OUT_NOT_FOUND", "OUT_NOT_FOUND"]
+    assert ended.exception.exit_code == 2
+    assert answers(almanac) == [("exact", score) for score in SCORES.values()]
 
 
 def test_a_pipeline_that_never_was_live_is_refused_by_name_and_passed_over_among_all(

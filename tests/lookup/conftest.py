@@ -29,7 +29,7 @@ from schemas.head import ColumnSpec, Head
 from schemas.keys import bucket_count, bucket_key, bucket_of, head_key
 from schemas.report import CheckResult, Report, Verdict
 from schemas.row import encode_rows
-from schemas.run import MANIFEST_FILE, PREDICTIONS, REPORT_FILE, Counts, RunManifest
+from schemas.run import MANIFEST_FILE, PREDICTIONS, PRIORS, REPORT_FILE, Counts, RunManifest
 
 COLUMNS = (
     ColumnSpec(name="score", type="float64"),
@@ -234,6 +234,13 @@ _SCHEMA = pa.schema(
         *(pa.field(name, pa.string(), nullable=False) for name in ("model", "variant", "status")),
     ]
 )
+_PRIORS_SCHEMA = pa.schema(
+    [
+        pa.field("field", pa.string(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("score", pa.float64()),
+    ]
+)
 
 
 class Staging:
@@ -300,6 +307,20 @@ class Staging:
             checks=(check,),
         )
         (self.store.run_folder(run_id) / REPORT_FILE).write_text(report.model_dump_json())
+
+    def amend(self, run_id: str, **changed: Any) -> None:
+        """Change fields of the run's manifest."""
+        manifest = self.store.manifest(run_id).model_copy(update=changed)
+        (self.store.run_folder(run_id) / MANIFEST_FILE).write_text(manifest.model_dump_json())
+
+    def priors(self, run_id: str, means: Mapping[str, float]) -> None:
+        """Give the run these priors: field -> score."""
+        batch = pa.RecordBatch.from_pydict(
+            {"field": list(means), "rows": [2] * len(means), "score": list(means.values())}, schema=_PRIORS_SCHEMA
+        )
+        folder = self.store.run_folder(run_id) / PRIORS
+        file = write_rows(folder, "part-00000.parquet", _PRIORS_SCHEMA, [batch])
+        self.amend(run_id, files=(*self.store.manifest(run_id).files, file))
 
     def predictions(self, run_id: str) -> Path:
         """The one prediction file of a run."""

@@ -22,6 +22,9 @@ class GivenPart:
         ids = pa.array([row.entity.encode() for row in self._rows], pa.binary())
         return Chunk(ids, pa.array([row.value for row in self._rows], pa.binary()))
 
+    def ends(self) -> tuple[str, str] | None:
+        return (self._rows[0].entity, self._rows[-1].entity) if self._rows else None
+
 
 class InterruptedPart(GivenPart):
     """The same, and something happens before they are read."""

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import redis
 
-from lookup.bulk import checksum_of, count, exists, no_rows, unlink
+from lookup.bulk import checksum_of, counts, exists, no_rows, unlink
 from lookup.connect import address_of
 from lookup.rows import Row, checksum
 from lookup.table import RedisTable
@@ -30,13 +30,15 @@ def test_rows_are_counted_and_summed_up(version: Any, redis_url: str, redis_clie
     head, rows, rows_of = version
     address = address_of(redis_url)
 
-    assert count(address, head, rows_of) == MANY
-    assert checksum_of(address, head, rows_of) == checksum((row.entity.encode(), row.value) for row in rows)
+    assert counts(address, head, rows_of) == [MANY]
+    assert checksum_of(address, head, rows_of) == checksum(
+        ((row.entity.encode(), row.value) for row in rows), rows.priors
+    )
 
     _remove(redis_client, head, "UA:7")
-    assert count(address, head, rows_of) == MANY - 1
+    assert counts(address, head, rows_of) == [MANY - 1]
     assert checksum_of(address, head, rows_of) == checksum(
-        (row.entity.encode(), row.value) for row in rows if row.entity != "UA:7"
+        ((row.entity.encode(), row.value) for row in rows if row.entity != "UA:7"), rows.priors
     )
 
 
@@ -66,4 +68,4 @@ def test_a_version_is_there_until_its_keys_are_removed(version: Any, redis_url: 
 
 def test_rows_of_their_own_keys_cannot_be_found_without_the_store(redis_url: str) -> None:
     with pytest.raises(InputError, match=r"flights version 1: its keys are named by its rows.*STORE_LAYOUT"):
-        count(address_of(redis_url), make_head(1, "string"), no_rows)
+        counts(address_of(redis_url), make_head(1, "string"), no_rows)

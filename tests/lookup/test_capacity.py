@@ -1,5 +1,6 @@
 """The memory that a version is said to need, held to what each server then uses."""
 
+import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ import redis
 
 from lookup.capacity import Plan, Server, plan, refuse_what_does_not_fit, server_of
 from lookup.connect import Client, connect
+from lookup.loader import in_threads
+from lookup.publisher import Outcome, Publisher
 from lookup.rows import Row
 from lookup.table import RedisTable
-from schemas.errors import UnavailableError
+from schemas.errors import RefusedError, UnavailableError
 from schemas.head import Head
-from schemas.keys import bucket_count
+from schemas.keys import bucket_count, bucket_key
 from tests.lookup.given import GivenRows, in_order
 from tests.redis_servers import cluster, programs, running
 from tests.suites.table_contract import make_head
@@ -114,6 +117,74 @@ def test_priors_are_planned_too() -> None:
     assert plan(head, primed, server).version_bytes - plan(head, bare, server).version_bytes == 200
 
 
+@pytest.mark.parametrize(("held", "rows"), [(0, 50), (20, 30), (50, 0), (70, 0)])
+def test_rows_that_are_there_already_need_no_memory(held: int, rows: int) -> None:
+    head = make_head(1, "bucket", entities=100, buckets=2)
+    given = rows_of("flights", head)
+    server = Server(0, None, "jemalloc-5.3.0", is_valkey=False, version=(7, 0))
+
+    whole = plan(head, given, server).version_bytes
+
+    found = plan(head, given, server, share=0.5, held=held).version_bytes
+    assert found == pytest.approx(whole * rows / 100, abs=1)
+
+
+@pytest.fixture
+def limited(redis_client: redis.Redis) -> Iterator[redis.Redis]:
+    yield redis_client
+    redis_client.config_set("maxmemory", 0)
+
+
+MANY = {f"UA:{number}:EWR:2013-07-01": 0.25 for number in range(20_000)}
+NEXT = dict.fromkeys(MANY, 0.5)
+
+
+def killed_when_all_is_sent(load: Any, parts: Any) -> Any:
+    in_threads(load, parts)
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("day", [1, 2])
+def test_after_a_load_that_was_killed_at_its_end_its_retry_and_the_next_days_run_have_room(
+    staging: Any, table: RedisTable, limited: redis.Redis, day: int
+) -> None:
+    empty = _used(limited.info("memory"))
+    runs = {1: staging.run(dt.date(2013, 7, 1), MANY), 2: staging.run(dt.date(2013, 7, 2), NEXT)}
+    with pytest.raises(KeyboardInterrupt):
+        Publisher(staging.store, table, spread=killed_when_all_is_sent).publish(runs[1])
+    used = _used(limited.info("memory"))
+    limited.config_set("maxmemory", used + (used - empty) // 2)
+
+    assert Publisher(staging.store, table).publish(runs[day]).outcome is Outcome.LIVE
+
+
+def test_one_lost_bucket_is_restored_where_no_whole_version_has_room(
+    staging: Any, table: RedisTable, limited: redis.Redis
+) -> None:
+    publisher = Publisher(staging.store, table)
+    publisher.publish(staging.run(dt.date(2013, 7, 1), MANY))
+    limited.delete(bucket_key("flights", 1, 0))
+    limited.config_set("maxmemory", _used(limited.info("memory")) + 100_000)
+
+    assert publisher.restore().was_whole is False
+
+    assert publisher.restore().was_whole is True
+
+
+def test_a_version_that_somebody_else_is_loading_is_not_removed_to_make_room(staging: Any, table: RedisTable) -> None:
+    first, second = staging.run(dt.date(2013, 7, 1), MANY), staging.run(dt.date(2013, 7, 2), NEXT)
+
+    def overtaken(load: Any, parts: Any) -> Any:
+        loaded = in_threads(load, parts)
+        Publisher(staging.store, table).publish(second)
+        assert sorted(table.unfinished()) == []  # retired, as its token is smaller
+        return loaded
+
+    with pytest.raises(RefusedError, match="PUBLISH_FENCED"):
+        Publisher(staging.store, table, spread=overtaken).publish(first)
+    assert sorted(table.versions()) == [2]
+
+
 def test_no_rows_need_no_memory() -> None:
     server = Server(1000, 1_050, "libc", is_valkey=False, version=(6, 2))
 
@@ -121,7 +192,7 @@ def test_no_rows_need_no_memory() -> None:
 
 
 @pytest.mark.parametrize(("limit", "fits"), [(None, True), (1050, True), (1049, False)])
-def test_a_twentieth_is_kept_free(limit: int | None, fits: bool) -> None:
+def test_a_tenth_of_what_was_worked_out_is_kept_free(limit: int | None, fits: bool) -> None:
     found = Plan(500, 1000, Server(500, limit, "libc", is_valkey=False, version=(7, 0)))
 
     assert found.fits is fits

@@ -4,7 +4,7 @@ import datetime as dt
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -16,18 +16,24 @@ import pytest
 import redis
 
 from lookup import erasing
-from lookup.erasing import Erased, erase, rewrite_log
+from lookup.appendlog import rewrite_log
+from lookup.erasing import Erased, erase
+from lookup.loader import Loaded
 from lookup.misses import Misses
-from lookup.publisher import Publisher
+from lookup.publisher import Outcome, Publisher
 from lookup.reader import Reader
-from lookup.rows import rows_in
+from lookup.rows import StoredRows, rows_in
 from lookup.table import RedisTable
+from lookup.turns import alone, beside_others
+from lookup.versions import Versions
 from lookup.writer import write_rows
-from schemas.errors import InputError, UnavailableError
+from schemas.errors import InputError, Problem, UnavailableError
+from schemas.head import Serving
+from schemas.keys import priors_key
 from schemas.report import Verdict
 from schemas.run import MANIFEST_FILE, RunManifest
 
-MONDAY, TUESDAY = dt.date(2013, 7, 1), dt.date(2013, 7, 2)
+MONDAY, TUESDAY, WEDNESDAY = (dt.date(2013, 7, day) for day in (1, 2, 3))
 GONE = "UA:66"
 FIRST = {f"UA:{number}": 0.25 for number in range(200)}
 SECOND = {f"UA:{number}": 0.5 for number in range(200)}
@@ -243,7 +249,7 @@ _STEPS: dict[str, tuple[Any, str, int]] = {
     "between old files": (Path, "unlink", 3),
     "between two runs": (erasing, "_erase_from_run", 2),
     "before Redis": (RedisTable, "erase", 1),
-    "between versions and heads": (RedisTable, "_amend", 1),
+    "between versions and heads": (Versions, "amend", 1),
     "before the record": (erasing._Record, "end", 1),
 }
 
@@ -303,24 +309,179 @@ def test_readers_are_not_disturbed(runs: list[str], staging: Any, table: RedisTa
     assert seen <= {("exact", 200), ("unknown", 199)}
 
 
-def test_a_publication_that_had_read_the_entity_already_does_not_serve_it(
+class _Held:
+    """Loads the parts, then waits to be told to go on: a publication that has read what is to be erased."""
+
+    def __init__(self) -> None:
+        self.has_read, self.may_end = threading.Event(), threading.Event()
+
+    def __call__(self, load: Callable[[Any], Loaded], parts: Sequence[Any]) -> list[Loaded]:
+        loaded = [load(part) for part in parts]
+        self.has_read.set()
+        assert self.may_end.wait(20)
+        return loaded
+
+
+def _erase_meanwhile(held: _Held, staging: Any, table: RedisTable, goes_on: Callable[[], object]) -> None:
+    """Erase while the publication has read the entity, and let it end only when the erasure is under way."""
+    with ThreadPoolExecutor(2) as pool:
+        loading = pool.submit(goes_on)
+        assert held.has_read.wait(20)
+        erasing_it = pool.submit(erase, staging.store, table, GONE, by="ops")
+        with suppress(TimeoutError):
+            erasing_it.result(0.3)
+        held.may_end.set()
+        loading.result()
+        erasing_it.result()
+
+
+def test_a_publication_that_had_read_the_entity_already_does_not_leave_it(
     staging: Any, table: RedisTable, redis_client: Client, layout: str
 ) -> None:
+    run_id, held = _run(staging, MONDAY, FIRST, layout), _Held()
+    slow = Publisher(staging.store, table, spread=held)
+
+    _erase_meanwhile(held, staging, table, lambda: slow.publish(run_id))
+
+    assert _everything(staging, redis_client) == []
+    assert _looked_up(redis_client) == ("unknown", 199)
+    assert Publisher(staging.store, table).publish(run_id).outcome is Outcome.ALREADY_LIVE
+
+
+def test_a_restoration_that_had_read_the_entity_already_does_not_bring_it_back(
+    runs: list[str], staging: Any, table: RedisTable, redis_client: Client
+) -> None:
+    live, held = table.head(), _Held()
+    assert live is not None
+    (first, *_) = redis_client.scan_iter(f"almanac:flights:{live.version}:*")
+    redis_client.delete(first)
+    slow = Publisher(staging.store, table, spread=held)
+
+    _erase_meanwhile(held, staging, table, slow.restore)
+
+    assert _everything(staging, redis_client) == []
+    assert _looked_up(redis_client) == ("unknown", 199)
+    assert slow.restore().was_whole
+
+
+def test_a_killed_publication_that_had_sent_the_entity_does_not_leave_it(
+    staging: Any, table: RedisTable, redis_client: Client, layout: str
+) -> None:
+    def die(load: Callable[[Any], Loaded], parts: Sequence[Any]) -> list[Loaded]:
+        for part in parts:
+            load(part)
+        raise KeyboardInterrupt
+
     run_id = _run(staging, MONDAY, FIRST, layout)
+    with pytest.raises(KeyboardInterrupt):
+        Publisher(staging.store, table, spread=die).publish(run_id)
 
-    class ErasedMeanwhile(RedisTable):
-        def load(self, head: Any, rows: Any, **options: Any) -> Any:
-            loaded = super().load(head, rows, **options)
-            erase(staging.store, table, GONE, by="ops")
-            return loaded
-
-    slow = ErasedMeanwhile(redis_client, "flights", rows_of=rows_in(staging.store))
-    with pytest.raises((UnavailableError, InputError), match=r"IN_CHANGED|STORE_COUNT|STORE_ROWS"):
-        Publisher(staging.store, slow).publish(run_id)
+    erase(staging.store, table, GONE, by="ops")
     Publisher(staging.store, table).publish(run_id)
 
     assert _everything(staging, redis_client) == []
     assert _looked_up(redis_client) == ("unknown", 199)
+
+
+def test_an_erasure_that_redis_did_not_answer_is_ended_by_the_next_publication_before_it_removes_a_version(
+    runs: list[str], staging: Any, table: RedisTable, redis_client: Client, layout: str
+) -> None:
+    class Away(RedisTable):
+        def erase(self, *_: Any) -> int:
+            raise UnavailableError(Problem("STORE_DOWN", "there", "nobody"))
+
+    away = Away(redis_client, "flights", rows_of=rows_in(staging.store))
+    with pytest.raises(UnavailableError):
+        erase(staging.store, away, GONE, by="ops", reason="request 4711")
+    (pending,) = staging.store.folder.glob("erasing.json")
+    assert pending.stat().st_mode & 0o077 == 0
+
+    others = {entity: 0.75 for entity in FIRST if entity != GONE}
+    published = Publisher(staging.store, table, keep=1, grace_seconds=0).publish(staging.run(WEDNESDAY, others))
+
+    assert len(published.retired) == 2
+    assert _everything(staging, redis_client) == []
+    lines = [json.loads(line) for line in (staging.store.folder / "erasures.jsonl").read_text().splitlines()]
+    assert [(line["event"], line["reason"]) for line in lines] == [
+        ("begun", "request 4711"),
+        ("done", "request 4711"),
+    ]
+    assert erase(staging.store, table, GONE, by="ops") == Erased(0, 0, 0, 0)
+
+
+def test_a_publication_that_does_not_end_is_not_waited_for_without_end(staging: Any, table: RedisTable) -> None:
+    with (
+        beside_others(staging.store.folder),
+        pytest.raises(UnavailableError, match=r"a publication or another erasure goes on for 0 s.*ERASE_BUSY"),
+        alone(staging.store.folder, seconds=0),
+    ):
+        pass
+
+
+def test_a_damaged_note_of_what_is_pending_is_told(runs: list[str], staging: Any, publisher: Publisher) -> None:
+    (staging.store.folder / "erasing.json").write_text('[{"entity": 1')
+
+    with pytest.raises(InputError, match=r"erasing.json: .*; expected what an erasure wrote; .*OUT_FORMAT"):
+        publisher.publish(runs[1])
+
+
+@pytest.mark.parametrize("verdict", [None, Verdict.FAIL])
+def test_a_run_that_an_entity_is_erased_from_before_it_passes_is_published_once_it_does(
+    staging: Any, table: RedisTable, publisher: Publisher, redis_client: Client, verdict: Verdict | None
+) -> None:
+    run_id = staging.run(MONDAY, FIRST, verdict=verdict)
+    erase(staging.store, table, GONE, by="ops")
+
+    staging.report(run_id, Verdict.PASS)
+    publisher.publish(run_id)
+    erase(staging.store, table, "UA:67", by="ops")
+
+    assert publisher.publish(run_id).outcome is Outcome.ALREADY_LIVE
+    assert _looked_up(redis_client) == ("unknown", 198)
+
+
+SERVING = Serving(key=("customer", "product"), segments=(("customer",), ("product",)))
+
+
+def test_a_prior_whose_group_has_nobody_left_goes_with_the_last_of_it_and_others_stay(
+    staging: Any, table: RedisTable, publisher: Publisher, redis_client: Client, layout: str
+) -> None:
+    scores = {"c.1:p1": 0.25, "c.1:p2": 0.25, "c21:p1": 0.5, "cx1:p1": 0.5}
+    run_id = staging.run(MONDAY, scores)
+    staging.amend(run_id, layout=layout, serving=SERVING)
+    staging.priors(run_id, {"0:c.1": 0.25, "0:c21": 0.5, "1:p1": 0.375, "1:p2": 0.25})
+    publisher.publish(run_id)
+
+    erase(staging.store, table, "c.1:p1", by="ops")
+    assert _answered(redis_client, "c.1:p9", "c.1:p1") == ["prior", "prior"]
+    erase(staging.store, table, "c.1:p2", by="ops")
+
+    assert _answered(redis_client, "c.1:p9", "c.1:p1", "c21:p9", "z:p2") == ["unknown", "prior", "prior", "unknown"]
+    head = table.head()
+    assert head is not None
+    assert (head.entities, head.priors, table.is_whole(head)) == (2, 2, True)
+    assert redis_client.hkeys(priors_key("flights", head.version)) == [b"0:c21", b"1:p1"]
+    manifest = staging.store.verified(run_id)
+    assert sorted(StoredRows(staging.store, manifest).priors) == ["0:c21", "1:p1"]
+    assert len(list((staging.store.run_folder(run_id) / "priors").iterdir())) == 1
+    assert publisher.restore().was_whole
+
+
+def test_a_key_value_with_a_separator_has_a_group_of_its_own(
+    staging: Any, table: RedisTable, publisher: Publisher, redis_client: Client
+) -> None:
+    run_id = staging.run(MONDAY, {"a\\:b:p1": 0.25, "a:p1": 0.5, "a\\\\:p1": 0.75})
+    staging.amend(run_id, serving=SERVING)
+    staging.priors(run_id, {"0:a\\:b": 0.25, "0:a": 0.5, "0:a\\\\": 0.75})
+    publisher.publish(run_id)
+
+    erase(staging.store, table, "a\\:b:p1", by="ops")
+
+    assert sorted(StoredRows(staging.store, staging.store.manifest(run_id)).priors) == ["0:a", "0:a\\\\"]
+
+
+def _answered(client: Client, *entities: str) -> list[str]:
+    return [answer.status for answer in Reader(client, "flights").lookup(entities)[1]]
 
 
 def test_a_run_that_is_being_staged_is_told(runs: list[str], staging: Any, table: RedisTable) -> None:

@@ -9,7 +9,8 @@ import redis
 
 from lookup.connect import connect
 from lookup.rows import Row
-from lookup.table import Flip, RedisTable
+from lookup.table import RedisTable
+from lookup.versions import Flip
 from lookup.wires import Wires
 from schemas.errors import DeclarationError, InputError, RefusedError, UnavailableError
 from schemas.head import ColumnSpec, Head

@@ -8,7 +8,8 @@ import pytest
 
 from lookup.publisher import Outcome, Publisher
 from lookup.rows import Row, checksum, rows_in
-from lookup.table import Flip
+from lookup.table import Remains
+from lookup.versions import Flip
 from schemas.answer import Answer
 from schemas.errors import InputError, RefusedError, UnavailableError
 from schemas.head import ColumnSpec, Head, Layout, Serving
@@ -156,9 +157,10 @@ class TableContract:
         ids = ["0", "7", "-1", "007", "127", "128", "-4096", "4096", "32768", "-8388609", "2147483648", "1e3", "ä:☃"]
         ids += [str(2**63 - 1), str(-(2**63)), str(2**63), "x" * 63, "x" * 64, "x" * 512]
         values = [b"", b"12", b"\xc0", b"v" * 63, b"v" * 64, b"v" * 5000]
-        head = make(1, entities=len(ids) * len(values), buckets=3)
         given = [Row(f"{entity}{'' if i == 0 else i}"[:512], value) for entity in ids for i, value in enumerate(values)]
-        rows = in_order(head, {each.entity: each for each in given}.values())
+        once = {each.entity: each for each in given}
+        head = make(1, entities=len(once), buckets=3)
+        rows = in_order(head, once.values())
 
         load(head, rows)
 
@@ -185,13 +187,13 @@ class TableContract:
 
         assert (table.versions(), table.count(make(1)) if make(1).layout == "bucket" else 0) == ({}, 0)
 
-    def test_a_bucket_in_two_parts_is_refused(self, table: Any, make: Any) -> None:
+    def test_a_bucket_in_two_parts_is_refused_before_a_row_is_sent(self, table: Any, make: Any) -> None:
         rows = make_rows(make(1))
 
         with pytest.raises(InputError, match=r"a bucket in two files.*ROW_ORDER"):
             table.load(make(1), GivenRows(rows, cuts=[1]))
 
-        assert table.head() is None
+        assert (table.head(), table.versions(), table.unfinished()) == (None, {}, {})
 
     def test_another_stores_version_is_left_as_it_is(self, table: Any, publish: Any, make: Any) -> None:
         publish(make(1))
@@ -297,11 +299,23 @@ class TableContract:
         publish(make(1))
         publish(make(2))
 
-        assert table.erase("UA:1", lambda head: head.entities - 1) == 2
+        assert table.erase("UA:1", lambda head: Remains(head.entities - 1)) == 2
 
         assert {head.entities for head in (*table.versions().values(), table.head())} == {ROWS - 1}
         assert [lookup(["UA:1"], release)[1][0].status for release in (None, 1, 2)] == ["unknown"] * 3
         assert (table.count(make(1)), table.count(make(2))) == (ROWS - 1, ROWS - 1)
+
+    def test_a_prior_that_the_store_has_no_more_goes_with_the_entity_that_was_its_last(
+        self, table: Any, publish: Any, make: Any, lookup: Any
+    ) -> None:
+        head = make(1, entities=1, serving=SERVING, priors=2)
+        priors = {field: encode_rows(OUTPUTS, [[0.125]])[0] for field in ("0:AA", "0:UA")}
+        publish(head, in_order(head, [row("UA:1", 0.25)], priors=priors))
+
+        table.erase("UA:1", lambda _: Remains(0, frozenset({"0:AA"})))
+
+        assert [answer.status for answer in lookup(["UA:1", "AA:9"])[1]] == ["default", "prior"]
+        assert (table.head().priors, table.is_whole(table.head())) == (1, True)
 
     def test_before_the_first_publication_a_reader_is_told_so(self, lookup: Any) -> None:
         with pytest.raises(UnavailableError, match=r"no version is published.*NO_VERSION"):
@@ -373,6 +387,6 @@ class TableContract:
         assert len(publisher.publish(staged(TUESDAY, 3.0)).retired) == 1
         assert answered() == (3, {3.0})
         assert publisher.restore().was_whole
-        assert table.erase("UA:1", lambda head: head.entities) == 2
+        assert table.erase("UA:1", lambda head: Remains(head.entities)) == 2
         assert not publisher.restore().was_whole
         assert answered() == (3, {3.0})
