@@ -8,7 +8,9 @@ from jobs.checking import Checks
 from jobs.paging import write_page
 from jobs.stages import GetSpark, Plan
 from lookup.store import Store
+from lookup.turns import beside_others
 from schemas.content import write_atomically
+from schemas.errors import Problem, UnavailableError
 from schemas.report import Report
 from schemas.run import PROFILE_FILE, REPORT_FILE, RunManifest, Stage
 from validation.gate import judge
@@ -29,7 +31,7 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark) -> Report:
     store, folder = plan.store, plan.store.run_folder(manifest.run_id)
     if (folder / REPORT_FILE).is_file():
         report = store.report(manifest.run_id)
-        is_of_this = report.content == (manifest.verified_content or manifest.content)
+        is_of_this = report.content in (manifest.content, manifest.verified_content)
         if is_of_this and report.lets_through(store.override(manifest.run_id)):
             logger.info("run %s: verified already, %s", manifest.run_id, report.verdict)
             return report
@@ -54,13 +56,31 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark) -> Report:
         stages=(*manifest.stages, Stage(name="verify", seconds=seconds, rows_in=manifest.counts.rows)),
         data_docs=checks.data_docs,
     )
+    with beside_others(store.folder):  # an erasure takes out of a report what it finds there
+        _refuse_changed(store, manifest)
+        _write(store, report, checks)
+    logger.info("run %s: %s, %d checks, %.1f s", manifest.run_id, report.verdict, len(results), seconds)
+    return report
+
+
+def _refuse_changed(store: Store, measured: RunManifest) -> None:
+    """Refuse to tell of what the run does not have any more.
+
+    Raises:
+        UnavailableError: an entity was erased from it since it was read.
+    """
+    if store.manifest(measured.run_id) != measured:
+        where, what = f"{measured.pipeline} run {measured.run_id}", "an entity was erased from it while it was verified"
+        raise UnavailableError(Problem("IN_CHANGED", where, what, "the run as it was; verify again"))
+
+
+def _write(store: Store, report: Report, checks: Checks) -> None:
+    folder = store.run_folder(report.run_id)
     if now := checks.now.value:
         write_atomically(folder / PROFILE_FILE, now.model_dump_json() + "\n")
     write_page(store, report)
     # Last, because publish asks for this file: a report that can be read is one that is complete.
     write_atomically(folder / REPORT_FILE, report.model_dump_json(indent=2) + "\n")
-    logger.info("run %s: %s, %d checks, %.1f s", manifest.run_id, report.verdict, len(results), seconds)
-    return report
 
 
 def _live_run(store: Store, run_id: str) -> RunManifest | None:

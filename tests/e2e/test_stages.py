@@ -16,8 +16,8 @@ def test_each_stage_runs_by_spark_submit(trained_team: Path, environ: dict[str, 
     def submit(job: str, *arguments: str) -> Ended:
         return run_program("spark-submit", str(JOBS / f"{job}.py"), *arguments, cwd=trained_team, environ=environ)
 
-    for job in ("score", "verify", "publish"):
-        ended = submit(job, *STAGE)
+    for job, *options in (("score",), ("verify",), ("publish", "--spark")):
+        ended = submit(job, *STAGE, *options)
         assert ended.code == 0, ended.err
     (answer,) = almanac("releases", "flight_delay", "--json").json
     assert (answer["state"], answer["date"]) == ("LIVE", "2013-01-05")

@@ -28,7 +28,7 @@ from lookup.store import Store
 from lookup.table import RedisTable
 from schemas.content import sha256_file
 from schemas.declared import load_pipeline
-from schemas.errors import AlmanacError, BlockedError, DeclarationError, InputError, RefusedError
+from schemas.errors import AlmanacError, BlockedError, DeclarationError, InputError, RefusedError, UnavailableError
 from schemas.report import Verdict
 from schemas.run import FEATURES, PREDICTIONS, QUARANTINE, REPORT_FILE, REPORT_PAGE
 from schemas.settings import Settings
@@ -104,6 +104,26 @@ def test_a_run_that_an_entity_was_erased_from_stays_live_and_the_next_is_compare
     assert (again.manifest.counts.scored, again.manifest.counts.erased) == (7 * 60 - 1, 1)
     assert again.report == first.report
     assert almanac(settings, NEXT).report.compared_with == first.manifest.run_id
+
+
+def test_an_entity_that_is_erased_while_its_run_is_verified_is_not_told_of(
+    settings: Settings, session: "SparkSession"
+) -> None:
+    plan = check_inputs(settings, PIPELINE, DATE)
+    manifest = score(plan, lambda: session)
+    folder = plan.store.run_folder(manifest.run_id)
+    entity = str(pq.read_table(folder / PREDICTIONS).column("entity_id")[0])
+
+    def erased_meanwhile() -> "SparkSession":
+        with connect(str(settings.redis_url)) as client:
+            erase(plan.store, RedisTable(client, PIPELINE), entity, by="ops")
+        return session
+
+    with pytest.raises(UnavailableError, match=r"an entity was erased from it while it was verified; .*IN_CHANGED"):
+        verify(plan, manifest, erased_meanwhile)
+
+    assert not [path for path in (folder / REPORT_FILE, folder / REPORT_PAGE, folder / "profile.json") if path.exists()]
+    assert verify(plan, plan.store.manifest(manifest.run_id), lambda: session).checks
 
 
 def test_a_second_run_does_nothing(settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """A cluster of three masters: which node has a key, slots that move, nodes that go away."""
 
 import asyncio
+import datetime as dt
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -12,21 +13,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
+from jobs.publishing import smoke
 from lookup.client import AsyncClient as AsyncLookupClient
 from lookup.client import Client as LookupClient
 from lookup.cluster import Cluster
 from lookup.coalesce import AsyncReader, Lookups
 from lookup.connect import Client, address_of, connect
+from lookup.publisher import Publisher
 from lookup.reader import Reader
 from lookup.resp import Request
 from lookup.slots import SlotMap, slot_of
 from lookup.table import RedisTable
 from lookup.wire import Wire
 from schemas.answer import Answer
-from schemas.errors import AlmanacError, UnavailableError
+from schemas.errors import AlmanacError, InputError, UnavailableError
 from schemas.keys import bucket_key, bucket_of, head_key
+from schemas.settings import Settings
 from tests.lookup.given import in_order
-from tests.redis_servers import Nodes, cluster, programs, wait_until
+from tests.redis_servers import Nodes, cluster, programs, running, wait_until
 from tests.suites.table_contract import make_head, row
 
 IDS = [f"UA:{number}" for number in range(40)]
@@ -47,6 +51,12 @@ def test_the_map_tells_the_owner_of_each_key_and_asks_all_nodes_as_the_same_user
     ]
     assert slots.owners([b"foo", b"a"]).tolist() == [1, 1]
     assert slots.owner(b"bar") == slots.masters[0]
+
+
+def test_each_master_has_the_share_of_its_slots() -> None:
+    slots = SlotMap([[0, 4095, [b"a", 1]], [4096, 8191, [b"b", 1]], [8192, 16383, [b"a", 1]]], ENTRY)
+
+    assert slots.shares() == [0.75, 0.25]
 
 
 def test_slots_that_nobody_serves_are_told() -> None:
@@ -279,3 +289,49 @@ def test_a_cluster_without_a_master_is_down_for_readers_and_publishers(tmp_path:
             Reader(client, "flights").lookup(IDS)
         with pytest.raises(UnavailableError, match=r"STORE_(PARTIAL|DOWN)"):
             publish(client, 2)
+
+
+def test_a_master_that_lost_its_part_is_noticed_by_smoke_and_healed_by_a_restoration(
+    nodes: Nodes, client: Client, staging: Any
+) -> None:
+    table = RedisTable(client, "flights")
+    publisher = Publisher(staging.store, table)
+    run_id = staging.run(dt.date(2013, 7, 1), {f"UA:{number}": 0.25 for number in range(20_000)})
+    publisher.publish(run_id)
+    settings = Settings(pipelines=staging.store.folder, store=staging.store.folder.parent, redis_url=nodes.url)
+    head_at = nodes.owner(head_key("flights"))
+    next(node for node in nodes if node is not head_at).ask("FLUSHALL")
+
+    with pytest.raises(InputError, match=r"missing; expected release 1 as stored \[SMOKE\]"):
+        smoke(settings, "flights", run_id)
+    assert publisher.restore().was_whole is False
+
+    assert smoke(settings, "flights", run_id) == 20
+    assert publisher.restore().was_whole is True
+
+
+def test_a_version_of_a_cluster_waits_for_the_replicas_of_each_master(
+    tmp_path: Path, staging: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lookup.wires._WAIT_SECONDS", 1)
+    program = next(path for version, path in programs().items() if not version.startswith("redis-6"))
+    run_id = staging.run(dt.date(2013, 7, 1), {"UA:1": 0.25})
+    at_once = ("--repl-diskless-sync-delay", "0")
+    clustered = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", *at_once)
+    with (
+        cluster(program, tmp_path / "cluster", *at_once, nodes=1) as (master,),
+        running(program, tmp_path / "replica", *clustered) as replica,
+        connect(f"redis+cluster://127.0.0.1:{master.port}") as client,
+    ):
+        replica.ask("CLUSTER", "MEET", "127.0.0.1", master.port)
+        name = master.ask("CLUSTER", "MYID").decode()
+        wait_until(lambda: name in str(replica.ask("CLUSTER", "NODES")), "the replica knows its master")
+        replica.ask("CLUSTER", "REPLICATE", name)
+        wait_until(lambda: "'up'" in str(replica.ask("INFO", "replication")), "the replica follows")
+        table = RedisTable(client, "flights")
+
+        with pytest.raises(UnavailableError, match=r"1 replicas have the rows after 1 s; expected 2 \[STORE_REPLICAS"):
+            Publisher(staging.store, table, replicas=2).publish(run_id)
+        Publisher(staging.store, table).publish(run_id)
+
+        assert replica.ask("DBSIZE") == master.ask("DBSIZE") == 3
