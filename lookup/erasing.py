@@ -25,12 +25,16 @@ from schemas.errors import InputError, Problem, UnavailableError
 from schemas.head import Head
 from schemas.keys import entity_id, key_values
 from schemas.run import (
+    CARRIED,
     ENTITY_ID,
     FEATURES,
     MANIFEST_FILE,
     PREDICTIONS,
     PRIORS,
     QUARANTINE,
+    SCORED,
+    WITHHELD,
+    Counts,
     DataFile,
     RunManifest,
 )
@@ -119,7 +123,7 @@ def _erase(store: Store, table: RedisTable, wanted: Wanted) -> Erased:
 def _remains(store: Store, head: Head) -> Remains:
     """What the store still has of a version's run."""
     manifest = store.manifest(head.run_id)
-    return Remains(manifest.counts.scored, frozenset(StoredRows(store, manifest).priors))
+    return Remains(manifest.counts.rows, frozenset(StoredRows(store, manifest).priors))
 
 
 class _Record:
@@ -157,7 +161,9 @@ def _erase_from_run(store: Store, run_id: str, entity: str, record: _Record) -> 
         record.begin()
         told = [*manifest.files_in(FEATURES), *manifest.files_in(QUARANTINE)]
         redact(folder, own_values(folder, told, entity), entity)  # the old files tell what: so while they count
-        changed = _amended(manifest, files, gone).model_copy(update={"verified_content": _verified(store, manifest)})
+        counts = _counts_without(manifest.counts, _status(folder, manifest, entity), gone)
+        verified = _verified(store, manifest)
+        changed = _amended(manifest, files).model_copy(update={"counts": counts, "verified_content": verified})
         write_atomically(folder / MANIFEST_FILE, changed.model_dump_json(indent=2) + "\n")
     _sweep(folder, {file.path for file in files})
     return sum(gone.values())
@@ -206,21 +212,30 @@ def _verified(store: Store, manifest: RunManifest) -> str | None:
     return content if content in (manifest.content, manifest.verified_content) else None
 
 
-def _amended(manifest: RunManifest, files: Sequence[DataFile], gone: Mapping[str, int]) -> RunManifest:
-    counts = manifest.counts
-    content = [file.sha256 for file in files if _is_in(file, PREDICTIONS)]
+def _status(folder: Path, manifest: RunManifest, entity: str) -> str | None:
+    """The status of the entity's prediction; None where it has none."""
+    for file in manifest.files_in(PREDICTIONS):
+        if rows := pq.read_table(
+            folder / file.path, columns=["status"], filters=[(ENTITY_ID, "==", entity)]
+        ).to_pylist():
+            return str(rows[0]["status"])
+    return None
+
+
+def _counts_without(counts: Counts, status: str | None, gone: Mapping[str, int]) -> Counts:
     changed = {
-        "scored": counts.scored - (gone[PREDICTIONS] > 0),
-        "quarantined": counts.quarantined - (gone[QUARANTINE] > 0),
+        "scored": counts.scored - (status == SCORED),
+        "carried": counts.carried - (status == CARRIED),
+        "withheld": counts.withheld - (status == WITHHELD),
+        "quarantined": counts.quarantined - (gone[QUARANTINE] > 0 and status in (None, WITHHELD)),
         "erased": counts.erased + any(gone.values()),
     }
-    return manifest.model_copy(
-        update={
-            "files": tuple(files),
-            "content": sha256_text(canonical_json(content)),
-            "counts": counts.model_copy(update=changed),
-        }
-    )
+    return counts.model_copy(update=changed)
+
+
+def _amended(manifest: RunManifest, files: Sequence[DataFile]) -> RunManifest:
+    content = [file.sha256 for file in files if _is_in(file, PREDICTIONS)]
+    return manifest.model_copy(update={"files": tuple(files), "content": sha256_text(canonical_json(content))})
 
 
 def _without(folder: Path, file: DataFile, column: str, values: Collection[str]) -> DataFile | None:

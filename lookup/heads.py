@@ -26,7 +26,7 @@ def head_of(manifest: RunManifest, entry: LogEntry, *, version: int) -> Head:
         layout=manifest.layout,
         format=2 if manifest.layout == "string" else 1,
         buckets=manifest.buckets,
-        entities=manifest.counts.scored,
+        entities=manifest.counts.rows,
         columns=columns_of(manifest),
         run_id=manifest.run_id,
         scored_at=manifest.scored_at.isoformat(timespec="seconds").replace("+00:00", "Z"),

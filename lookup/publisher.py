@@ -123,10 +123,10 @@ class Publisher:
                 retired = self._table.retire(keep=self._keep, grace_seconds=self._grace_seconds)
         logger.info(
             "run %s: release %d %s, %d entities, %.1f s",
-            run_id, commit.release, outcome, manifest.counts.scored, time.monotonic() - started,
+            run_id, commit.release, outcome, manifest.counts.rows, time.monotonic() - started,
         )  # fmt: skip
         previous = live.release if live else None
-        return Published(outcome, commit.release, run_id, manifest.counts.scored, previous, tuple(retired))
+        return Published(outcome, commit.release, run_id, manifest.counts.rows, previous, tuple(retired))
 
     def roll_back(self, *, to: int | None = None, reason: str = "", force: bool = False) -> Published:
         """Make an earlier release the live one again; recorded, and under a second while Redis keeps its version.
@@ -154,7 +154,7 @@ class Publisher:
                 if (held := self._holding.held(manifest)) is None:
                     self._holding.prove(manifest)
                 outcome = self._serve(manifest, live, held, allow_older=True)
-            return Published(outcome, live.release, live.run_id, manifest.counts.scored, live.release)
+            return Published(outcome, live.release, live.run_id, manifest.counts.rows, live.release)
         target = self._previous() if to is None else self._store.release(to)
         if not force:
             self._store.refuse_rolled_back(target.run_id)
@@ -166,7 +166,7 @@ class Publisher:
                 manifest = self._store.verified(target.run_id)
                 self._holding.prove(manifest)
             self._serve(manifest, self._store.record_rollback(target, reason), held, allow_older=True)
-        return Published(Outcome.LIVE, target.number, target.run_id, manifest.counts.scored, live.release)
+        return Published(Outcome.LIVE, target.number, target.run_id, manifest.counts.rows, live.release)
 
     def restore(self) -> Restored:
         """Make Redis hold the live release again, whole, and follow it.
@@ -203,7 +203,7 @@ class Publisher:
         if is_ours and found != stored:
             where = f"table '{self._store.pipeline}'"
             raise InputError(Problem("STORE_ROWS", where, f"checksum {found[:12]}…", f"the store's {stored[:12]}…"))
-        return Restored(live.release, live.run_id, manifest.counts.scored, stored, was_whole)
+        return Restored(live.release, live.run_id, manifest.counts.rows, stored, was_whole)
 
     def _preflight(self) -> None:
         """Refuse a Redis that could drop predictions, and one whose head another store published."""

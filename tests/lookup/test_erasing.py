@@ -31,7 +31,7 @@ from schemas.errors import InputError, Problem, UnavailableError
 from schemas.head import Serving
 from schemas.keys import priors_key
 from schemas.report import Verdict
-from schemas.run import MANIFEST_FILE, RunManifest
+from schemas.run import MANIFEST_FILE, Counts, RunManifest
 
 MONDAY, TUESDAY, WEDNESDAY = (dt.date(2013, 7, day) for day in (1, 2, 3))
 GONE = "UA:66"
@@ -502,3 +502,32 @@ def test_the_only_entity_of_a_run_can_be_erased(
     assert answer.status == "unknown"
     manifest = RunManifest.model_validate_json(next(staging.store.folder.rglob(MANIFEST_FILE)).read_bytes())
     assert (manifest.counts.scored, manifest.counts.erased) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "before", "after"),
+    [
+        ("scored", {"scored": 200}, {"scored": 199}),
+        ("carried", {"scored": 199, "carried": 1}, {"scored": 199, "carried": 0}),
+        (
+            "withheld",
+            {"scored": 199, "withheld": 1, "quarantined": 1},
+            {"scored": 199, "withheld": 0, "quarantined": 0},
+        ),
+    ],
+)
+def test_the_counts_of_a_run_go_on_to_account_for_every_entity(
+    staging: Any, table: RedisTable, status: str, before: dict[str, int], after: dict[str, int]
+) -> None:
+    run_id = _run(staging, MONDAY, FIRST, "bucket")
+    path = staging.predictions(run_id)
+    rows = pq.read_table(path)
+    statuses = [status if entity == GONE else "scored" for entity in rows.column("entity_id").to_pylist()]
+    rows = rows.set_column(rows.schema.get_field_index("status"), rows.schema.field("status"), pa.array(statuses))
+    pq.write_table(rows, path)
+    staging.amend(run_id, counts=Counts(entities=200, collapsed=0, **{"quarantined": 0, **before}))
+
+    erase(staging.store, table, GONE, by="ops")
+
+    expected = Counts(entities=200, collapsed=0, erased=1, **{"quarantined": 0, **after})
+    assert staging.store.manifest(run_id).counts == expected
