@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.checks import Drift
@@ -109,6 +109,7 @@ def test_nan_is_a_null_and_infinity_a_bin_of_its_own() -> None:
     assert of_feature(numbers([1.0] * 900 + [math.inf] * 100), before).ks == pytest.approx(0.1)
 
 
+@settings(deadline=None)  # a machine may be busy
 @given(st.lists(st.one_of(st.none(), st.floats(allow_nan=True)), min_size=1), st.booleans())
 def test_a_column_is_not_apart_from_itself(values: list[float | None], text: bool) -> None:
     column = pa.array([None if v is None else str(v) for v in values], pa.string()) if text else numbers(values)
@@ -118,6 +119,7 @@ def test_a_column_is_not_apart_from_itself(values: list[float | None], text: boo
     assert measure.js == pytest.approx(0, abs=1e-7)
 
 
+@settings(deadline=None)  # a machine may be busy
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.lists(st.floats(-1e6, 1e6), min_size=1))
 def test_measures_are_bounded_and_ks_is_symmetric(a: list[float], b: list[float]) -> None:
     one, other = of_feature(numbers(a), numbers(b)), of_feature(numbers(b), numbers(a))
