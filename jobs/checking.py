@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 from pydantic import ValidationError
-from validation.known import Known
 
 from jobs.comparing import diff_manifests
 from jobs.sources import check_sources, check_unchanged
@@ -26,6 +25,7 @@ from validation.diff import check_churn
 from validation.drift import Comparison, ScoredProfile, check_drift, check_first_release, drift_measures
 from validation.floors import check_floors
 from validation.gate import evaluated
+from validation.known import Known
 from validation.measures import Measures, Wanted, measure_pair, merge_measures, nothing_measured
 from validation.profile import Profile
 from validation.slices import check_slices, slice_measures

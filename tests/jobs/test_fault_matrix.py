@@ -47,14 +47,14 @@ CHECKS: dict[str, str] = {
     "sources": "source ",
     "predictions are finite": "predictions are finite",
     "every entity accounted for": "every entity accounted for",
-    "enough entities": "en",
+    "enough entities": "enough entities|entity count",
     "quarantined share": "quarantined share",
     "bundle reproduces its holdout": "bundle ",
     "expectations": "inputs: |predictions: ",
     "drift against the live release": "drift of scores against the live|drift of features against the live",
     "drift against the training data": "drift of scores against the training|drift of features against the training",
     "slices": "slices by ",
-    "churn": "entities ",
+    "churn": "entities added|entities removed|entities changed",
     "calibration": "calibration",
     "absolute floors of a first release": "absolute floors",
 }
@@ -308,7 +308,7 @@ FAILED = {
     "a column all null": {"expectations", "drift against the live release", "drift against the training data"},
     "scores all null": {
         "predictions are finite", "expectations", "drift against the live release", "drift against the training data",
-        "slices",
+        "slices", "churn",
     },
     "NaN scores": {
         "predictions are finite", "expectations", "drift against the live release", "drift against the training data",

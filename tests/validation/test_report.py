@@ -6,12 +6,19 @@ import pyarrow as pa
 import pytest
 
 from schemas.head import ColumnSpec
-from schemas.report import CheckResult, Report, Verdict
-from schemas.run import Counts, Parity, RunManifest, SourceFile
+from schemas.report import (
+    CalibrationMeasure,
+    CheckResult,
+    DriftMeasure,
+    Interval,
+    Override,
+    Report,
+    SliceMeasure,
+    Verdict,
+)
+from schemas.run import CarriedFrom, Counts, Parity, RunManifest, SourceFile, Stage
 from validation.profile import Profile, profile_batches
 from validation.report import render_page
-from validation.sketch import Sketch
-from validation.slices import SliceGroup, SliceProfile
 
 NOON = dt.datetime(2013, 7, 1, 12, tzinfo=dt.UTC)
 VOID = {"meta", "link"}
@@ -47,7 +54,7 @@ def check(verdict: Verdict = Verdict.PASS, **changed: Any) -> CheckResult:
     return CheckResult(verdict=verdict, **(values | changed))
 
 
-def report(verdict: Verdict, *checks: CheckResult, compared_with: str | None = "2013-06-30-bbb") -> Report:
+def report(verdict: Verdict, *checks: CheckResult, compared_with: str | None = "2013-06-30-bbb", **more: Any) -> Report:
     return Report(
         pipeline="flight_delay",
         run_id="2013-07-01-aaa",
@@ -56,6 +63,7 @@ def report(verdict: Verdict, *checks: CheckResult, compared_with: str | None = "
         compared_with=compared_with,
         verdict=verdict,
         checks=checks,
+        **more,
     )
 
 
@@ -77,22 +85,12 @@ def manifest(**changed: Any) -> RunManifest:
             SourceFile(source="flights", path="b.parquet", size_bytes=500, sha256="f" * 64),
         ),
         "parity": (Parity(model="bundle-1", rows=512, max_abs_difference=0.0, workers=2),),
-        "seconds": {"score": 9.25, "verify": 4.5},
     }
     return RunManifest(**(values | changed))
 
 
 def profile(scores: list[float]) -> Profile:
     return profile_batches([pa.RecordBatch.from_pydict({"score": pa.array(scores, pa.float64())})])
-
-
-def by(column: str, **means: tuple[int, float]) -> list[SliceProfile]:
-    """Each value's rows and mean."""
-    groups = tuple(
-        SliceGroup(values=(value,), rows=rows, unusable=0, mean=mean, variance=0.0, positives=None, sketch=Sketch())
-        for value, (rows, mean) in means.items()
-    )
-    return [SliceProfile(columns=(column,), groups=groups)]
 
 
 def page(of: Report, now: Profile | None = None, live: Profile | None = None, **more: Any) -> Page:
@@ -140,13 +138,15 @@ def test_the_verdict_in_words(of: Report, words: str) -> None:
 
 
 def test_the_facts_of_the_run_are_there() -> None:
-    text = page(report(Verdict.PASS, check())).text
+    stages = (Stage(name="score", seconds=9.25, rows_in=6500, rows_out=6483), Stage(name="verify", seconds=4.5))
+    text = page(report(Verdict.PASS, check(), stages=stages, data_docs="data_docs/inputs.html")).text
 
     for fact in [
         "6,512 known: 6,483 scored, 29 quarantined",
         "null_key 20 late 9",
         "3 identical duplicate rows were kept once.",
-        "score 9.2 s",
+        "score 6,500 rows in, 6,483 rows out 9.2 s verify 4.5 s",
+        "what Great Expectations saw, in its Data Docs.",
         "champion bundle-1",
         "512 held-out rows in 2 workers, largest difference 0",
         "compared with 2013-06-30-bbb",
@@ -169,13 +169,12 @@ def test_it_needs_no_network_and_runs_no_script() -> None:
 
 def test_what_came_from_data_cannot_write_html() -> None:
     evil = "<script>alert(1)</script>"
-    groups = by("origin", **{evil: (2, 0.5)})
     failed = check(Verdict.FAIL, name=evil, observed=evil, expected=evil)
 
-    html = render_page(report(Verdict.FAIL, failed), manifest(), None, None, slices=groups)
+    html = render_page(report(Verdict.FAIL, failed, slices=(group(evil),), off={"drift": evil}), manifest(), None, None)
 
     assert "<script" not in html
-    assert html.count("&lt;script&gt;") == 7
+    assert html.count("&lt;script&gt;") == 8
 
 
 def test_the_distribution_is_drawn_against_the_live_one() -> None:
@@ -197,7 +196,7 @@ def test_any_numbers_can_be_drawn(scores: list[float]) -> None:
 
 @pytest.mark.parametrize("now", [None, Profile(rows=0, columns={}), profile([])])
 def test_a_run_without_predictions_still_has_a_page(now: Profile | None) -> None:
-    empty = manifest(counts=Counts(entities=0, scored=0, quarantined=0, collapsed=0), sources=(), parity=(), seconds={})
+    empty = manifest(counts=Counts(entities=0, scored=0, quarantined=0, collapsed=0), sources=(), parity=())
 
     text = page(report(Verdict.FAIL, check(Verdict.FAIL)), now, run=empty).text
 
@@ -206,16 +205,89 @@ def test_a_run_without_predictions_still_has_a_page(now: Profile | None) -> None
     assert "No file was recorded." in text
 
 
+def group(*values: str, rows: int = 100, mean: float = 0.5, live: float | None = None, **more: Any) -> SliceMeasure:
+    interval = Interval(value=mean, low=mean - 0.05, high=mean + 0.05)
+    return SliceMeasure(columns=("origin",), values=values, rows=rows, mean=interval, live_mean=live, **more)
+
+
 def test_groups_that_moved_most_come_first() -> None:
-    now = by("origin", EWR=(100, 0.5), JFK=(100, 0.3), new=(1, 1.0))
-    live = by("origin", EWR=(100, 0.3), JFK=(100, 0.29))
+    groups = (group("EWR", mean=0.5, live=0.3), group("JFK", mean=0.3, live=0.29), group("new", rows=1, mean=1.0))
 
-    text = page(report(Verdict.PASS, check()), slices=now, live_slices=live).text
+    text = page(report(Verdict.PASS, check(), slices=groups[::-1])).text
 
-    assert "EWR 100 0.500 0.300 +0.200 JFK 100 0.300 0.290 +0.010 new 1 1.000 \N{EN DASH} \N{EN DASH}" in text
+    assert "EWR 100 0.500 0.300 JFK 100 0.300 0.290 new 1 1.000 \N{EN DASH}" in text
 
 
 def test_many_groups_are_counted_not_listed() -> None:
-    groups = by("plane", **{f"N{number}": (1, 0.5) for number in range(40)})
+    groups = tuple(group(f"N{number}", rows=1) for number in range(40))
 
-    assert "and 28 more" in page(report(Verdict.PASS, check()), slices=groups).text
+    assert "and 28 more" in page(report(Verdict.PASS, check(), slices=groups)).text
+
+
+def test_rates_and_ratios_are_shown_where_they_are_declared() -> None:
+    rate, ratio = (Interval(value=value, low=0.1, high=0.9) for value in (0.25, 0.8))
+
+    text = page(report(Verdict.PASS, check(), slices=(group("EWR", positive_rate=rate, selection_ratio=ratio),))).text
+
+    assert "rows mean now live positive ratio" in text
+    assert "EWR 100 0.500 \N{EN DASH} 25.0% 0.80" in text
+
+
+def test_drift_of_every_column_is_there_against_both_baselines() -> None:
+    def moved(column: str, kind: Any, baseline: Any, verdict: Verdict) -> DriftMeasure:
+        return DriftMeasure(
+            column=column, kind=kind, baseline=baseline, psi=0.31, js=0.2, ks=0.15, p_value=0.0001, rows=10,
+            baseline_rows=20, mean=4.5, baseline_mean=4.0, verdict=verdict,
+        )  # fmt: skip
+
+    measures = (
+        moved("temp", "feature", "training", Verdict.WARN),
+        moved("temp", "feature", "live", Verdict.PASS),
+        moved("score", "score", "live", Verdict.FAIL),
+    )
+
+    text = page(report(Verdict.PASS, check(), drift=measures)).text
+
+    assert "score output 0.310 0.200 0.150 under 0.001 4.5 4" in text
+    assert text.index("against the live release") < text.index("score output") < text.index("against training")
+
+
+def test_what_came_of_an_earlier_release_is_told() -> None:
+    observed = Interval(value=0.25, low=0.2, high=0.3)
+    measured = (
+        CalibrationMeasure(columns=("origin",), values=("EWR",), rows=40, predicted=0.5, observed=observed),
+        CalibrationMeasure(columns=(), values=(), rows=90, predicted=0.22, observed=observed),
+    )
+
+    text = page(report(Verdict.PASS, check(), calibration=measured, calibrated="2013-06-01-ccc")).text
+
+    assert "Predictions of run 2013-06-01-ccc against the outcomes known by now." in text
+    assert "all 90 0.220 0.250 0.200 to 0.300 origin: EWR 40 0.500 0.250" in text
+
+
+def test_what_is_switched_off_stands_at_the_top() -> None:
+    text = page(report(Verdict.PASS, check(), off={"drift": "the feed moved to another unit on purpose"})).text
+
+    assert text.index("drift is switched off: the feed moved to another unit on purpose") < text.index("Entities")
+
+
+def test_an_override_is_told_with_its_reason() -> None:
+    made = Override(
+        by="ops@night", at=NOON, reason="storm", content="c" * 64, verified_at=NOON, checks=("drift of score",)
+    )
+
+    text = page(report(Verdict.FAIL, check(Verdict.FAIL)), override=made).text
+
+    assert "Blocked, then let through 1 of 1 check failed; ops@night overrode that: storm" in text
+    assert "Overridden by ops@night at 2013-07-01 12:00 UTC: storm (drift of score)" in text
+
+
+def test_carried_entities_are_counted_apart() -> None:
+    counts = Counts(entities=100, scored=90, carried=6, quarantined=4, withheld=4, collapsed=0, reasons={"late": 10})
+    run = manifest(counts=counts, carried_from=CarriedFrom(run_id="2013-06-30-bbb"))
+
+    text = page(report(Verdict.PASS, check()), run=run).text
+
+    assert "100 known: 90 scored, 6 carried over, 4 quarantined" in text
+    assert "Carried over from run 2013-06-30-bbb, each with its own time." in text
+    assert "4 are answered as unknown, whatever priors there are." in text
