@@ -33,7 +33,7 @@ def main() -> None:
         type=int,
         default=_ENTITIES,
         metavar="N",
-        help=f"of the lookup's figures; other than {_ENTITIES:,}, the page stays as it is",
+        help=f"of the figures of the lookup and of verification; other than {_ENTITIES:,}, the page stays as it is",
     )
     chosen = parser.parse_args()
     benchmarks = _select(chosen.only)

@@ -7,6 +7,7 @@ from benchmarks.memory import run_memory
 from benchmarks.moving import retire, roll_back
 from benchmarks.publishing import memory, publish, publish_in_tasks
 from benchmarks.serving import against_feast, against_redis, while_publishing
+from benchmarks.verifying import verify
 
 _RUN = "`almanac run flight_delay --date 2013-07-01`, fresh process, fresh store"
 
@@ -144,6 +145,20 @@ CATALOG = (
                 name="dag_import_seconds",
                 what="importing `dags/scoring.py` with one pipeline, after `airflow.sdk` and the Spark operator",
                 bar=0.1,
+            ),
+        ),
+    ),
+    Benchmark(
+        verify,
+        (
+            Figure(
+                name="verify_ratio",
+                what="the seconds of verifying what was scored, to those of scoring it",
+                bar=0.25,
+            ),
+            Figure(
+                name="gx_alone_seconds",
+                what="the same suites by Great Expectations' `batch.validate` on the same Spark frames",
             ),
         ),
     ),

@@ -50,12 +50,12 @@ class Workplace:
 
     def __init__(self, folder: Path, *, entities: int) -> None:
         self.folder = folder
-        self._entities = entities
+        self.entity_count = entities
 
     @cached_property
     def entities(self) -> Entities:
         """Two staged runs of as many entities as were asked for."""
-        return Entities(self.folder / "entities", self._entities)
+        return Entities(self.folder / "entities", self.entity_count)
 
     @cached_property
     def team(self) -> Path:

@@ -1,12 +1,16 @@
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 
 from schemas.errors import DeclarationError
 from schemas.expectations import Expectation
 from schemas.report import CheckResult, Verdict
-from validation.expectations import evaluate, problems
+from validation.expectations import Judged, evaluate, problems
+from validation.known import Known
+from validation.profile import profile_batches
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -26,7 +30,8 @@ def frame(spark: "SparkSession") -> "DataFrame":
 
 
 def judge(frame: "DataFrame", *expectations: Expectation) -> list[CheckResult]:
-    return evaluate("predictions", expectations, frame)
+    judged = {"predictions": Judged(expectations, lambda: frame)}
+    return evaluate(judged).results["predictions"]
 
 
 @pytest.mark.spark
@@ -214,3 +219,132 @@ def test_problems_stand_where_the_caller_says() -> None:
     found = problems("inputs", [SCORE_IN_RANGE, expect("nope")], lambda index: f"s.yaml:{index + 7}: inputs.{index}")
 
     assert [problem.where for problem in found] == ["s.yaml:8: inputs.1.type"]
+
+
+def asked_for() -> "DataFrame":
+    raise AssertionError("the rows were asked for")
+
+
+def table_known(**columns: object) -> Known:
+    batch = pa.RecordBatch.from_pydict(columns)
+    return Known(batch.schema, profile_batches([batch]))
+
+
+@pytest.mark.spark
+def test_a_suite_that_a_profile_answers_starts_no_spark_job(spark: "SparkSession", tmp_path: Path) -> None:
+    known = table_known(entity_id=["a", "b"], score=[0.1, 0.9], origin=["JFK", "EWR"])
+    suite = [
+        SCORE_IN_RANGE,
+        expect("column_values_to_be_finite", column="score"),
+        expect("column_mean_to_be_between", column="score", min_value=0.4, max_value=0.6),
+        expect("column_values_to_be_in_set", column="origin", value_set=["JFK", "EWR"]),
+        expect("column_top_value_share_to_be_at_most", column="origin", max_value=0.5),
+    ]
+    spark.sparkContext.setJobGroup("suite", "")
+
+    found = evaluate({"inputs": Judged(suite, asked_for, known)}, docs=tmp_path / "data_docs")
+
+    assert [result.verdict for result in found.results["inputs"]] == [Verdict.PASS] * 5
+    assert list(spark.sparkContext.statusTracker().getJobIdsForGroup("suite")) == []
+
+
+@pytest.mark.spark
+def test_only_what_the_profile_cannot_answer_is_asked_of_the_rows(spark: "SparkSession") -> None:
+    rows = pa.RecordBatch.from_pydict({"entity_id": ["a", "b", "b"], "score": [0.1, 0.4, 0.9]})
+    known = Known(rows.schema, profile_batches([rows]))
+    opened = []
+
+    def frame() -> "DataFrame":
+        opened.append(1)
+        return spark.createDataFrame(rows.to_pandas())
+
+    suite = [SCORE_IN_RANGE, expect("column_values_to_be_unique", column="entity_id"),
+             expect("column_median_to_be_between", column="score", max_value=0.5)]  # fmt: skip
+
+    results = evaluate({"inputs": Judged(suite, frame, known)}).results["inputs"]
+
+    assert [result.verdict for result in results] == [Verdict.PASS, Verdict.FAIL, Verdict.PASS]
+    assert results[1].observed == "2 of 3 rows (66.67%) unexpected"
+    assert len(opened) == 1
+
+
+@pytest.mark.spark
+def test_the_profile_of_another_table_is_not_believed(frame: "DataFrame") -> None:
+    known = table_known(entity_id=["a"], score=[0.5])
+
+    with pytest.raises(ValueError, match="the profile is of 1 rows, the table has 4"):
+        evaluate({"inputs": Judged([expect("column_values_to_be_unique", column="entity_id")], lambda: frame, known)})
+
+
+def test_rows_that_cannot_be_read_fail_what_needs_them_and_nothing_else() -> None:
+    known = table_known(score=[0.1, 0.4])
+    suite = [SCORE_IN_RANGE, expect("column_median_to_be_between", column="score", min_value=0)]
+
+    between, median = evaluate({"inputs": Judged(suite, asked_for, known)}).results["inputs"]
+
+    assert (between.verdict, between.evaluated) == (Verdict.PASS, True)
+    assert (median.evaluated, median.observed) == (False, "Great Expectations raised: the rows were asked for")
+
+
+def test_a_hollow_column_and_an_empty_table_fail_by_their_profile() -> None:
+    known = table_known(score=pa.nulls(2, pa.float64()))
+    empty = Known(known.schema, profile_batches([]))
+
+    (hollow,) = evaluate({"inputs": Judged([SCORE_IN_RANGE], asked_for, known)}).results["inputs"]
+    (none,) = evaluate({"inputs": Judged([SCORE_IN_RANGE], asked_for, empty)}).results["inputs"]
+
+    assert (hollow.evaluated, hollow.observed) == (False, "every value of score is null")
+    assert (none.evaluated, none.observed) == (False, "no rows")
+
+
+@pytest.mark.spark
+def test_infinity_and_nan_are_not_finite_and_nulls_are_nothing(spark: "SparkSession") -> None:
+    rows = spark.createDataFrame([(math.nan,), (math.inf,), (-math.inf,), (1.5,), (None,)], "score double")
+    text = spark.createDataFrame([("1",)], "score string")
+    finite = expect("column_values_to_be_finite", column="score")
+
+    (found,) = judge(rows, finite)
+    (of_text,) = judge(text, finite)
+
+    assert (found.verdict, found.observed.partition(";")[0]) == (Verdict.FAIL, "3 of 5 rows (60.00%) unexpected")
+    assert (of_text.evaluated, "it is not of numbers" in of_text.observed) == (False, True)
+
+
+@pytest.mark.spark
+def test_a_model_that_says_the_same_to_everybody_is_caught(spark: "SparkSession") -> None:
+    rows = spark.createDataFrame([(0.5,)] * 9 + [(0.1,), (None,)], "score double")
+    at_most = expect("column_top_value_share_to_be_at_most", column="score", max_value=0.8)
+
+    (result,) = judge(rows, at_most)
+
+    assert (result.verdict, result.observed, result.expected) == (
+        Verdict.FAIL,
+        "0.9",
+        "score top value share to be at most 0.8",
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            expect("column_values_to_be_finit", column="score"),
+            "s.yaml: inputs.0.type: unknown expectation 'expect_column_values_to_be_finit'; "
+            "did you mean 'expect_column_values_to_be_finite'? [VERIFY_UNKNOWN_CHECK]",
+        ),
+        (
+            expect("column_top_value_share_to_be_at_most", column="score"),
+            "s.yaml: inputs.0.kwargs.max_value: field required [CFG_INVALID]",
+        ),
+        (
+            expect("column_top_value_share_to_be_at_most", column="score", max_value=2),
+            "s.yaml: inputs.0.kwargs.max_value: ensure this value is less than or equal to 1 [CFG_INVALID]",
+        ),
+        (
+            expect("column_top_value_share_to_be_at_most", column="score", max_valu=0.5),
+            "s.yaml: inputs.0.kwargs.max_valu: unknown key; did you mean 'max_value'? [CFG_INVALID]",
+        ),
+    ],
+)
+def test_almanacs_own_expectations_are_known(wrong: Expectation, message: str) -> None:
+    assert [str(problem) for problem in problems("inputs", [wrong], "s.yaml")] == [message]
