@@ -37,6 +37,8 @@ def override_run(store: Store, run_id: str, *, checks: tuple[str, ...], reason: 
     if report.verdict is not Verdict.FAIL:
         raise RefusedError(Problem("OVERRIDE_NOT_BLOCKED", where, f"its verdict is {report.verdict}", "a blocked run"))
     failed = {check.name: check for check in report.failures}
+    if not failed:
+        raise RefusedError(Problem("OVERRIDE_REFUSED", where, "a required check gave no result", "a new run"))
     if unknown := [name for name in checks if name not in failed]:
         expected = f"one of {', '.join(failed)}" if failed else "a check that failed"
         raise DeclarationError(Problem("OVERRIDE_CHECK", "--check", f"{unknown[0]!r} did not fail", expected))
@@ -55,15 +57,13 @@ def override_run(store: Store, run_id: str, *, checks: tuple[str, ...], reason: 
         verified_at=report.verified_at,
         checks=tuple(dict.fromkeys(checks)),
     )
-    if not report.lets_through(made):  # no check failed: a required one gave no result
-        raise RefusedError(Problem("OVERRIDE_REFUSED", where, "a required check gave no result", "a new run"))
     write_atomically(store.run_folder(run_id) / OVERRIDE_FILE, made.model_dump_json(indent=2) + "\n")
     return made
 
 
 def override(
     pipeline: PipelineName,
-    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="The blocked run.")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The blocked run.")],
     check: Annotated[list[str], typer.Option("--check", help="A check that failed, by its name; each of them.")],
     reason: Annotated[str, typer.Option("--reason", help="Why its predictions are right all the same; it is kept.")],
     as_json: Json = False,
