@@ -3,6 +3,7 @@
 from benchmarks.commands import STAGES, dag_import, live, run, train
 from benchmarks.demo import demo_with_pip, demo_with_uv
 from benchmarks.figure import Benchmark, Figure
+from benchmarks.layouts import layouts
 from benchmarks.memory import run_memory
 from benchmarks.moving import retire, roll_back
 from benchmarks.publishing import memory, publish, publish_in_tasks
@@ -45,6 +46,22 @@ _LOOKUP = (
                 name="memory_bytes_per_entity",
                 what="Redis's memory for an entity with a score and its route, against Feast's",
                 bar=37,
+            ),
+        ),
+    ),
+    Benchmark(
+        layouts,
+        (
+            Figure(
+                name="memory_string_bytes_per_entity",
+                what="Redis's memory for an entity in the layout `string`, against `bucket`",
+                judged="ratio",
+            ),
+            Figure(
+                name="read_string_batches_per_second",
+                what="100 ids in a batch, the reader for threads, in the layout `string`, against `bucket`",
+                judged="ratio",
+                sense="at least",
             ),
         ),
     ),
