@@ -150,6 +150,6 @@ def test_a_service_fills_a_table_in_memory_with_what_its_test_needs() -> None:
     assert (head.release, head.scored_at) == (2, "2013-07-01T04:00:00Z")
     assert [(answer.status, answer.outputs, answer.age_seconds) for answer in answers] == [
         ("exact", {"score": 0.75}, 0.0),
-        ("unknown", {}, None),
+        ("unknown", {}, 0.0),
     ]
     assert table.lookup(["UA:2"], release=1)[1][0].outputs == {"score": 0.5}
