@@ -35,7 +35,7 @@ from lookup.exchange import (
     release_of,
     route_of,
 )
-from lookup.fallback import Seen
+from lookup.fallback import WITHHELD, Seen
 from lookup.keyring import Keyring, Refusal
 from lookup.metrics import CONTENT_TYPE, Metrics
 from lookup.misses import Misses
@@ -168,7 +168,8 @@ class App:
         if found.head is None:
             return Response(200, encode(answer), [*JSON, *self._flagged(table.name, found), _FRESH])
         if answer.status == "unknown":
-            message = f"release {answer.release} has no such entity"
+            known = "withholds this entity: its row was set aside" if answer.flag == WITHHELD else "has no such entity"
+            message = f"release {answer.release} {known}"
             unknown = UnknownAnswer(**msgspec.structs.asdict(answer), message=message)
             return Response(404, encode(unknown), [*JSON, _FRESH])
         # Of one version, status and flag, an answer changes in nothing but its age; an erasure makes the rows fewer.

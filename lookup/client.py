@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, cast
 from lookup.balance import Ask, Balancer, Policy, is_workers_fault
 from lookup.connect import READ_SECONDS
 from lookup.direct import AsyncRedisWorkers, RedisWorkers
-from lookup.fallback import EXPIRED
+from lookup.fallback import OF_ONE_ANSWER
 from lookup.follower import check_ids
 from schemas.answer import MAX_BATCH, Answer
 from schemas.errors import AlmanacError, DeclarationError, InputError, Problem, UnavailableError
@@ -77,7 +77,7 @@ class _Planner:
                 found, worker = yield from self._part(Ask("", table, part, pin), key, worker)
                 answers += found
                 # Without a store there is no release to ask for: the next part is then compared, not pinned.
-                pin = pin or (found[0].release if found[0].flag in (None, EXPIRED) else None)
+                pin = pin or (found[0].release if found[0].flag in OF_ONE_ANSWER else None)
             if len({answer.release for answer in answers}) <= 1:
                 return answers
         text = f"answered from several releases {ATTEMPTS} times"
@@ -229,7 +229,7 @@ class AsyncClient(_Planner):
 
 def _is_cut_off(answers: Sequence[Answer]) -> bool:
     """Whether a worker answered without its store: then it flags all answers of a request alike."""
-    return answers[0].flag not in (None, EXPIRED)
+    return answers[0].flag not in OF_ONE_ANSWER
 
 
 def _is_http(workers: Sequence[str]) -> bool:

@@ -14,6 +14,8 @@ from schemas.run import WITHHELD as WITHHELD_STATUS
 
 EXPIRED = "EXPIRED"
 WITHHELD = "WITHHELD"
+# Flags of one answer; any other is of a table that cannot be read, and so of all answers.
+OF_ONE_ANSWER = (None, EXPIRED, WITHHELD)
 _LONG_AGO = -1e300
 _NOT_OUTPUTS = {*ROUTE_COLUMNS, SCORED_AT}
 

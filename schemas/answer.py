@@ -26,8 +26,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
             where no release could be read.
         age_seconds: Since then. Null too where that time cannot be read.
         segment: The key columns whose mean a prior is, joined with `,`; null for all else.
-        flag: Why this is less than it could be: `EXPIRED` where predictions are too old to be answered, else the code
-            of what keeps the table from being read. Null when all is well. An `unknown` with a flag may be known.
+        flag: Why this is less than it could be: `EXPIRED` where predictions are too old to be answered, `WITHHELD`
+            where the entity's row was set aside and nothing is served then, else the code of what keeps the table from
+            being read. Null when all is well. An `unknown` with a flag may be known.
     """
 
     id: str
