@@ -170,8 +170,9 @@ def _pipeline(data: Path, columns: dict[str, str]) -> dict[str, Any]:
             "split": {"holdout_share": 0.2},
             "rounds": 200,
             "params": {"num_leaves": 31, "learning_rate": 0.1},
+            "floors": {"auc": 0.6},
         },
-        "checks": {"slices": {"columns": [_WORDS[0]]}},
+        "checks": {"entities": {"min": 1000}, "slices": {"columns": [_WORDS[0]]}},
     }
 
 

@@ -57,6 +57,7 @@ class Checks:
         self.calibration: tuple[CalibrationMeasure, ...] = ()
         self.calibrated: str | None = None
         self.data_docs: str | None = None
+        self._unique: frozenset[str] = frozenset()
         self.diff: Diff | None = None
 
     @property
@@ -121,7 +122,10 @@ class Checks:
         source = read_source(spark, self._declared.sources[name], self._plan.snapshot.sources[name])
         listed = source.select(entity_id_column(self._declared.entity.key).alias(ENTITY_ID))
         aside = self._read(QUARANTINE) if self._manifest.files_in(QUARANTINE) else None
-        return check_coverage(listed, self._read(PREDICTIONS), aside, counts, erased=counts.erased)
+        result = check_coverage(listed, self._read(PREDICTIONS), aside, counts, erased=counts.erased)
+        if result.verdict is Verdict.PASS:
+            self._unique = frozenset({ENTITY_ID})  # it has counted each key, and found none without one or twice
+        return result
 
     def _expectations(self) -> list[CheckResult]:
         from validation.expectations import Judged, evaluate
@@ -132,9 +136,9 @@ class Checks:
             files = self._manifest.files_in(part)
             if not files:
                 raise InputError(Problem("OUT_EMPTY", f"{self._manifest.run_id}: {part}", "no file", "scored rows"))
-            return Judged(
-                expectations, partial(self._scored, part), Known(pq.read_schema(self._folder / files[0].path), profile)
-            )
+            unique = self._unique if profile.rows == self._manifest.counts.scored else frozenset()
+            known = Known(pq.read_schema(self._folder / files[0].path), profile, unique)
+            return Judged(expectations, partial(self._scored, part), known)
 
         found = evaluate(
             {

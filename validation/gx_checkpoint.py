@@ -141,6 +141,9 @@ def _prepare(result: ExpectationValidationResult, shown: bool) -> None:
         # Of distinct values; Great Expectations cannot show its own result.
         result.result = {"observed_value": result.result.get("partial_unexpected_list")}
     result.result = _escaped(result.result)
+    if isinstance(seen := result.result.get("observed_value"), list):
+        # As text, not as Python writes a list: what an erasure looks for is the value itself.
+        result.result["observed_value"] = ", ".join(map(str, seen))
     raised = raised_message(result)
     if raised is not None:
         told = raised if shown else WITHHELD
