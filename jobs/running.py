@@ -62,7 +62,8 @@ def run(
         step.detail = summary(published)
     if published.outcome is not Outcome.ARCHIVED:
         with console.step("smoke") as step:
-            step.detail = f"{smoke(settings, pipeline, manifest.run_id)} entities read back as a service reads them"
+            read = smoke(settings, pipeline, manifest.run_id, entities=plan.declared.pipeline.publish.smoke_entities)
+            step.detail = f"{read} entities read back as a service reads them"
     return Finished(manifest, report, published)
 
 

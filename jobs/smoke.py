@@ -12,9 +12,10 @@ from schemas.settings import Settings
 def main() -> None:
     arguments = job_arguments(__doc__ or "").parse_args()
     settings = Settings.from_environment()
-    pipeline = load_pipeline(settings, arguments.pipeline).name
-    run_id = arguments.run_id or check_inputs(settings, pipeline, parse_date(arguments.date)).run_id
-    logging.getLogger(__name__).info("run %s: %d entities read back", run_id, smoke(settings, pipeline, run_id))
+    declared = load_pipeline(settings, arguments.pipeline)
+    run_id = arguments.run_id or check_inputs(settings, declared.name, parse_date(arguments.date)).run_id
+    read = smoke(settings, declared.name, run_id, entities=declared.pipeline.publish.smoke_entities)
+    logging.getLogger(__name__).info("run %s: %d entities read back", run_id, read)
 
 
 if __name__ == "__main__":

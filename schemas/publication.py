@@ -56,6 +56,9 @@ class Publish(Declared):
     )
     keep: int = Field(3, ge=2, le=100, description="Versions kept in Redis; a rollback to one of them moves no data.")
     grace_seconds: int = Field(300, ge=0, description="A version that is no longer live is kept at least this long.")
+    smoke_entities: int = Field(
+        20, ge=1, le=1_000_000, description="Rows that are read back behind a publication and compared with the store."
+    )
     replicas: int | None = Field(
         None,
         ge=0,
