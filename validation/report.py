@@ -27,6 +27,7 @@ from validation.profile import NumericProfile, Profile
 BINS = 25
 MAX_GROUPS = 12
 _TICKS = 5
+_LARGE, _TOO_LARGE = 1e4, 1e15  # between them, a number is written out
 _FIGURES = ("mean", "smallest", "10 % below", "median", "90 % below", "largest")
 _NONE = "\N{EN DASH}"
 
@@ -41,8 +42,8 @@ _MEANING: dict[Family, tuple[str, str]] = {
     "entities": ("The number of entities is off", "Far fewer or far more than before are usually a broken source."),
     "expectations": ("An expectation does not hold", "It is declared with the pipeline; Great Expectations judged it."),
     "drift": (
-        "The predictions have drifted",
-        "Spread unlike those served now, they say that the inputs changed, or that the model reads them differently.",
+        "Predictions or features have drifted",
+        "Spread unlike before, they say that the inputs changed, or that the model reads them differently.",
     ),
     "slices": ("A group has moved", "A group can move far while the whole looks unchanged."),
     "calibration": (
@@ -145,6 +146,7 @@ def render_page(
         meaning=_meaning,
         distributions=[one for name in outputs if (one := _distribution(name, profile, live))],
         drift=_drift(report.drift),
+        most=MAX_GROUPS,
         slices=_slices(report.slices),
         calibration=_calibration(report.calibration),
         sources=_sources(manifest.sources),
@@ -277,7 +279,8 @@ def _sources(read: Sequence[SourceFile]) -> dict[str, list[SourceFile]]:
 def _number(value: float | None) -> str:
     if value is None:
         return _NONE
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    is_large = _LARGE <= abs(value) < _TOO_LARGE
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if is_large else f"{value:.4g}"
 
 
 def _percent(share: float) -> str:

@@ -103,7 +103,7 @@ def test_a_blocked_run_says_so_first_and_why() -> None:
     text = page(report(Verdict.FAIL, check(), wrong)).text
 
     verdict = text.index("Blocked 1 of 2 checks failed; the live release was left alone.")
-    reason = text.index("The predictions have drifted")
+    reason = text.index("Predictions or features have drifted")
     assert verdict < reason < text.index("PSI 0.76: the mean went from 0.27 to 0.41") < text.index("All checks")
 
 
@@ -114,7 +114,7 @@ def test_a_check_that_was_not_computed_is_told_apart_from_bad_data() -> None:
 
     assert "A check could not be computed What was not checked is not published." in text
     assert "KeyError: 'score' (not evaluated)" in text
-    assert "The predictions have drifted" not in text
+    assert "Predictions or features have drifted" not in text
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_drift_of_every_column_is_there_against_both_baselines() -> None:
 
     text = page(report(Verdict.PASS, check(), drift=measures)).text
 
-    assert "score output 0.310 0.200 0.150 under 0.001 4.5 4" in text
+    assert "score output 0.310 0.200 0.150 < 0.001 4.5 4" in text
     assert text.index("against the live release") < text.index("score output") < text.index("against training")
 
 
