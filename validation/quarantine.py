@@ -21,7 +21,11 @@ OTHER_ROW = "other_row_failed"
 
 def entity_id_column(key: Sequence[str]) -> Column:
     r"""The entity id as a Spark column, equal to `schemas.keys.entity_id`; null where any key column is."""
-    parts = [F.regexp_replace(F.col(name).cast("string"), r"([\\:])", r"\\$1") for name in key]
+    # Plain replacements: a regular expression takes several times as long, over every row.
+    parts = [
+        F.replace(F.replace(F.col(name).cast("string"), F.lit("\\"), F.lit("\\\\")), F.lit(":"), F.lit("\\:"))
+        for name in key
+    ]
     return reduce(lambda left, right: F.concat(left, F.lit(":"), right), parts)
 
 

@@ -17,6 +17,7 @@ from jobs.tasks import NOTE, Scoring
 from lookup.store import Store
 from schemas.checks import Rule
 from schemas.errors import BlockedError, DeclarationError
+from schemas.keys import entity_id
 from schemas.report import Verdict
 from schemas.run import FEATURES, PREDICTIONS, QUARANTINE
 from schemas.settings import Settings
@@ -34,7 +35,7 @@ from tests.jobs.runs import (
     live_run,
     look_up,
 )
-from validation.quarantine import failed, judge_inputs, judge_rows, passed
+from validation.quarantine import entity_id_column, failed, judge_inputs, judge_rows, passed
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -272,3 +273,14 @@ def test_a_task_whose_rows_are_all_set_aside_leaves_no_empty_files(tmp_path: Pat
 
     assert [file["path"] for file in record["files"]] == ["quarantine/predictions-00003.parquet"]
     assert [path.name for path in tmp_path.rglob("*.parquet")] == ["predictions-00003.parquet"]
+
+
+def test_spark_makes_the_same_entity_ids_as_python(spark: "SparkSession") -> None:
+    values = ["a", "a:b", "a\\", ":", "\\:", "\\\\", "", "$1", "é:ü", "x" * 70]
+    rows = [(left, right) for left in values for right in values]
+    frame = spark.createDataFrame(rows, "x string, y string")
+
+    made = frame.select("x", "y", entity_id_column(["x", "y"]).alias("id")).collect()
+
+    assert all(row["id"] == entity_id([row["x"], row["y"]]) for row in made)
+    assert len({row["id"] for row in made}) == len(rows)
