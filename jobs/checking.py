@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from jobs.comparing import diff_manifests
 from jobs.sources import check_sources, check_unchanged
 from jobs.stages import GetSpark, Plan
+from jobs.tasks import file_count
 from schemas.diff import Diff
 from schemas.errors import AlmanacError, InputError, Problem
 from schemas.expectations import Expectation
@@ -122,7 +123,14 @@ class Checks:
         source = read_source(spark, self._declared.sources[name], self._plan.snapshot.sources[name])
         listed = source.select(entity_id_column(self._declared.entity.key).alias(ENTITY_ID))
         aside = self._read(QUARANTINE) if self._manifest.files_in(QUARANTINE) else None
-        result = check_coverage(listed, self._read(PREDICTIONS), aside, counts, erased=counts.erased)
+        result = check_coverage(
+            listed,
+            self._read(PREDICTIONS),
+            aside,
+            counts,
+            erased=counts.erased,
+            ids_once=self._measured().ids_once,
+        )
         if result.verdict is Verdict.PASS:
             self._unique = frozenset({ENTITY_ID})  # it has counted each key, and found none without one or twice
         return result
@@ -231,7 +239,13 @@ def measure_run(folder: Path, manifest: RunManifest, pipeline: Pipeline, spark: 
     Raises:
         InputError: files differ in rows or order, or a group-by has too many groups.
     """
-    wanted = Wanted(output=manifest.outputs[0].name, private=private_columns(pipeline), slices=pipeline.checks.slices)
+    wanted = Wanted(
+        output=manifest.outputs[0].name,
+        private=private_columns(pipeline),
+        slices=pipeline.checks.slices,
+        buckets=manifest.buckets,
+        files=file_count(manifest.counts.scored),
+    )
     known = {Path(file.path).name: folder / file.path for file in manifest.files_in(FEATURES)}
     pairs = []
     for file in manifest.files_in(PREDICTIONS):

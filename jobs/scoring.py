@@ -13,15 +13,13 @@ from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's 
 from pyspark.sql import types as T  # noqa: N812
 
 from jobs.bundles import Bundle
-from jobs.tasks import BUCKET, FILE, NOTE, Predict, QuarantineTask, Scoring
+from jobs.tasks import BUCKET, FILE, NOTE, Predict, QuarantineTask, Scoring, file_count
 from schemas.checks import Rule
 from schemas.errors import InputError, Problem
 from schemas.keys import bucket_count
 from schemas.run import ENTITY_ID, FEATURES, INPUT_ROW, REASONS, STAGE, DataFile, Parity
 from validation.analysis import analysis_errors
 from validation.quarantine import listed, rule_reasons
-
-ROWS_PER_FILE = 250_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +126,6 @@ def set_aside(
     return _files(
         _run(_bucketed(frame.fillna("", [ENTITY_ID]), bucket_count(rows), file_count(rows)), QuarantineTask(folder))
     )
-
-
-def file_count(rows: int) -> int:
-    return max(1, -(-rows // ROWS_PER_FILE))
 
 
 def _bucketed(frame: DataFrame, buckets: int, files: int) -> DataFrame:

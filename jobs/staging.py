@@ -14,8 +14,9 @@ from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's 
 from jobs.carrying import Placing, Served, serve_set_aside, set_aside_ids
 from jobs.features import query_features, register_sources
 from jobs.priors import write_priors
-from jobs.scoring import Scored, file_count, score, set_aside
+from jobs.scoring import Scored, score, set_aside
 from jobs.stages import Plan
+from jobs.tasks import file_count
 from schemas.content import canonical_json, sha256_text
 from schemas.errors import InputError, Problem
 from schemas.head import ColumnSpec

@@ -30,11 +30,17 @@ from schemas.run import (
     STAGE,
 )
 
+ROWS_PER_FILE = 250_000
 BUCKET = "__bucket"
 FILE = "__file"
 NOTE = "__note"
 NOT_FINITE = "not_finite"
 _LISTED = pa.list_(pa.string())
+
+
+def file_count(rows: int) -> int:
+    """How many prediction files so many rows are cut into."""
+    return max(1, -(-rows // ROWS_PER_FILE))
 
 
 def prediction_schema(outputs: Sequence[str]) -> pa.Schema:

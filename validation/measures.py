@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,6 +29,7 @@ class Measures(BaseModel):
         predictions: Of the columns of the prediction files.
         features: Of the columns of the feature files, those that name an entity left out.
         slices: One for each declared group-by; empty where none is declared.
+        ids_once: Whether it was proven that no entity id stands twice in the prediction files.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +37,7 @@ class Measures(BaseModel):
     predictions: Profile
     features: Profile
     slices: tuple[SliceProfile, ...] = ()
+    ids_once: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +48,14 @@ class Wanted:
         output: The prediction that slices are of.
         private: Columns whose values name an entity: no profile shows them.
         slices: As declared.
+        buckets: Of the lookup table, and how many files their rows are cut into; 0 where that is not known.
     """
 
     output: str
     private: frozenset[str] = frozenset((ENTITY_ID,))
     slices: Slices | None = None
+    buckets: int = 0
+    files: int = 0
 
 
 def measure_pair(predictions: Path, features: Path, wanted: Wanted) -> Measures:
@@ -70,7 +76,21 @@ def measure_pair(predictions: Path, features: Path, wanted: Wanted) -> Measures:
         if meter:
             meter.add(known, scored.column(wanted.output))
         measured = merge_measures(measured, part)
-    return measured.model_copy(update={"slices": meter.profiles() if meter else ()})
+    return measured.model_copy(
+        update={"slices": meter.profiles() if meter else (), "ids_once": _ids_once(predictions, wanted)}
+    )
+
+
+def _ids_once(predictions: Path, wanted: Wanted) -> bool:
+    """Whether each id stands once in the file, and belongs into it: equal ids of two files would belong into one."""
+    ids = pq.read_table(predictions, columns=[ENTITY_ID]).column(ENTITY_ID)
+    number = predictions.stem.removeprefix("part-").partition(".")[0]
+    if not wanted.buckets or not number.isdecimal() or pc.count_distinct(ids).as_py() != len(ids):
+        return False
+    places = {
+        crc32(entity) % wanted.buckets * wanted.files // wanted.buckets for entity in ids.cast(pa.binary()).to_pylist()
+    }
+    return places <= {int(number)}
 
 
 def merge_measures(a: Measures, b: Measures) -> Measures:
@@ -88,12 +108,13 @@ def merge_measures(a: Measures, b: Measures) -> Measures:
         predictions=profile.merge(a.predictions, b.predictions),
         features=profile.merge(a.features, b.features),
         slices=sliced,
+        ids_once=a.ids_once and b.ids_once,
     )
 
 
 def nothing_measured() -> Measures:
     """The measures of no rows: what all others are merged into. Checks of it are not evaluated, and so have failed."""
-    return Measures(predictions=Profile(rows=0, columns={}), features=Profile(rows=0, columns={}))
+    return Measures(predictions=Profile(rows=0, columns={}), features=Profile(rows=0, columns={}), ids_once=True)
 
 
 def _side_by_side(

@@ -190,3 +190,26 @@ def test_files_without_rows_measure_nothing(rows: tuple[pa.Table, pa.Table], tmp
     found = measure_pair(*written(tmp_path, *empty), WANTED)
 
     assert (found.predictions.rows, [each.groups for each in found.slices]) == (0, [(), (), ()])
+
+
+@pytest.mark.parametrize(
+    ("ids", "name", "once"),
+    [
+        (["a", "b", "c"], "part-00000", True),
+        (["a", "b", "a"], "part-00000", False),
+        (["a", "b", "c"], "part-00001", False),  # other buckets than the file is for
+        (["a", "b", "c"], "carried", False),
+    ],
+)
+def test_ids_are_proven_to_stand_once_in_the_files_that_they_belong_into(
+    tmp_path: Path, ids: list[str], name: str, once: bool
+) -> None:
+    columns = {"entity_id": ids, "score": [0.5] * 3, "status": ["scored"] * 3}
+    pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    pq.write_table(pa.table({"entity_id": ids, "x": [1.0] * 3}), tmp_path / "features.parquet")
+    wanted = Wanted(output="score", buckets=1, files=1)
+
+    measured = measure_pair(tmp_path / f"{name}.parquet", tmp_path / "features.parquet", wanted)
+
+    assert measured.ids_once is once
+    assert merge_measures(nothing_measured(), measured).ids_once is once
