@@ -101,11 +101,12 @@ class App:
 
     async def __rsgi__(self, scope: "Scope", proto: "HTTPProtocol") -> None:
         started = time.perf_counter()
-        route = route_of(scope.method, scope.path)
+        method, headers = scope.method, scope.headers  # each is made anew whenever it is asked for
+        route = route_of(method, scope.path)
         self._metrics.begin()
         try:
-            if route.name == "entity" and scope.method in READ:  # the hot path
-                response = await self._entity(route, scope)
+            if route.name == "entity" and method in READ:  # the hot path
+                response = await self._entity(route, scope, headers.get("if-none-match"))
             else:
                 response = await self._respond(route, scope, proto)
         except RequestError as err:
@@ -113,10 +114,10 @@ class App:
         except AlmanacError as err:
             response = self._complaints.response(err)
         except Exception:  # the outermost handler: a client gets one clear body, never a traceback
-            logger.exception("%s %s failed", scope.method, route.name)
+            logger.exception("%s %s failed", method, route.name)
             response = error(500, "INTERNAL", "a defect of the server; its log has the reason")
         seconds = time.perf_counter() - started
-        if self._options.access_log or scope.headers.get("traceparent"):
+        if self._options.access_log or headers.get("traceparent"):
             response = self._traced(scope, route, response, seconds)
         proto.response_bytes(response.status, response.headers, response.body)
         self._metrics.end(route.name, response.status, seconds)
@@ -155,7 +156,7 @@ class App:
             if kind != JSON[0][1]:
                 raise RequestError(415, "BODY_TYPE", f"Content-Type {kind[:80]!r}; expected {JSON[0][1]}")
 
-    async def _entity(self, route: Route, scope: "Scope") -> Response:
+    async def _entity(self, route: Route, scope: "Scope", if_none_match: str | None) -> Response:
         table = self._admitted(scope, route.table, 1)
         entity = route.entity
         if "\ufffd" in entity:  # the server's decoding puts it where bytes are not UTF-8
@@ -176,7 +177,7 @@ class App:
         version = f"{found.head.version}.{found.head.token}.{found.head.entities}"
         etag = f'W/"{version}.{answer.status}{answer.flag or ""}"'
         headers = [*JSON, ("etag", etag), _FRESH]
-        if is_held(scope.headers.get("if-none-match"), etag):
+        if if_none_match is not None and is_held(if_none_match, etag):
             return Response(304, b"", headers)
         return Response(200, encode(answer), headers)
 
