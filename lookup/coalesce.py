@@ -143,4 +143,4 @@ class AsyncReader:
         follower = self.follower if release is None else Pin(self.follower.table, release)
         found = await self._lookups.lookup(follower, ids)
         now = self._clock()
-        return found.seen.head, [found.seen.answer(id_, row, now) for id_, row in zip(ids, found.rows, strict=True)]
+        return found.seen.head, found.seen.answers(ids, found.rows, now)

@@ -70,7 +70,7 @@ class MemoryTable:
             asked, commands = follower.ask(ids)
             if found := follower.settle(asked, [self._reply(command) for command in commands]):
                 now, seen = self._clock(), found.seen
-                return seen.head, [seen.answer(entity, row, now) for entity, row in zip(ids, found.rows, strict=True)]
+                return seen.head, seen.answers(ids, found.rows, now)
         raise follower.moving()
 
     def send(self, *requests: Request) -> None:

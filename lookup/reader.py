@@ -56,4 +56,4 @@ class Reader:
 
     def _answers(self, ids: Sequence[str], found: Found) -> list[Answer]:
         now = self._clock()
-        return [found.seen.answer(entity, row, now) for entity, row in zip(ids, found.rows, strict=True)]
+        return found.seen.answers(ids, found.rows, now)

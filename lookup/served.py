@@ -113,7 +113,7 @@ class ServedTable:
 
     def _answered(self, ids: Sequence[str], found: Found) -> Answered:
         now, seen = self._clock(), found.seen
-        return Answered(seen.head, [seen.answer(id_, row, now) for id_, row in zip(ids, found.rows, strict=True)])
+        return Answered(seen.head, seen.answers(ids, found.rows, now))
 
     def _flagged(self, ids: Sequence[str], why: AlmanacError) -> Answered:
         seen, now = self._follower.seen, self._clock()

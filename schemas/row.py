@@ -2,13 +2,14 @@
 
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
 from schemas.errors import Problem, RowDecodeError
 from schemas.head import ColumnSpec, Value
 
+_ONE_BYTE = 0x80  # a MessagePack integer below it is one byte
 MAX_COLUMNS = 15  # a MessagePack fixarray: one header byte
 
 
@@ -72,6 +73,46 @@ class RowDecoder:
             elif type(value) is int and value >= 2**63:  # MessagePack has unsigned ones too
                 raise _undecodable(raw, f"{spec.name}: {value} is no int64")
         return values
+
+
+class Plain(NamedTuple):
+    """A row of nothing but doubles and enums of one byte each, as nearly all are.
+
+    Attributes:
+        numbers: The doubles, in their order.
+        choices: The values of the enums, in theirs.
+    """
+
+    numbers: tuple[float, ...]
+    choices: tuple[str, ...]
+
+
+class PlainDecoder:
+    """Decodes plain rows several times as fast as `RowDecoder`; it leaves every other row to that one."""
+
+    def __init__(self, columns: Sequence[ColumnSpec]) -> None:
+        doubles = sum(spec.type == "float64" for spec in columns)
+        self._enums = [spec for spec in columns[doubles:] if spec.type == "enum" and len(spec.values) <= _ONE_BYTE]
+        self._end = 1 + 9 * doubles  # a header, then a tag and eight bytes each
+        self._size = self._end + len(self._enums)
+        self._tags = bytes([0x90 | len(columns)]), b"\xcb" * doubles
+        self._read = struct.Struct(">x" + "xd" * doubles).unpack_from
+        self._choices: dict[bytes, tuple[str, ...]] = {}
+        is_plain = doubles and [spec.type for spec in columns[:doubles]] == ["float64"] * doubles
+        self.is_of_use = bool(is_plain) and doubles + len(self._enums) == len(columns)
+
+    def __call__(self, raw: bytes) -> Plain | None:
+        """The row, or None where it is not a plain one of these columns."""
+        end = self._end
+        if len(raw) != self._size or raw[:1] != self._tags[0] or raw[1:end:9] != self._tags[1]:
+            return None
+        if (choices := self._choices.get(raw[end:])) is None:
+            indexes = raw[end:]
+            if any(index >= len(spec.values) for index, spec in zip(indexes, self._enums, strict=True)):
+                return None
+            choices = tuple(spec.values[index] for index, spec in zip(indexes, self._enums, strict=True))
+            self._choices[indexes] = choices  # at most as many as there are values of all enums together, multiplied
+        return Plain(self._read(raw), choices)
 
 
 def decode_row(columns: Sequence[ColumnSpec], raw: bytes) -> dict[str, Value]:

@@ -1,0 +1,80 @@
+"""The quick way to answer many gives what the careful way gives to each."""
+
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lookup.fallback import Seen
+from schemas.errors import RowDecodeError
+from schemas.head import ColumnSpec, Head, Serving
+from schemas.row import encode_rows
+
+ROUTE = (
+    ColumnSpec(name="model", type="enum", values=("m1", "m2")),
+    ColumnSpec(name="variant", type="enum", values=("champion", "challenger")),
+    ColumnSpec(name="status", type="enum", values=("scored", "carried", "withheld")),
+)
+OUTPUTS: dict[str, tuple[ColumnSpec, ...]] = {
+    "a double": (ColumnSpec(name="score", type="float64"),),
+    "two doubles": (ColumnSpec(name="low", type="float64"), ColumnSpec(name="high", type="float64")),
+    "a class": (ColumnSpec(name="kind", type="enum", values=("a", "b")),),
+    "a double and a class": (
+        ColumnSpec(name="score", type="float64"),
+        ColumnSpec(name="kind", type="enum", values=("a", "b")),
+    ),
+    "a float": (ColumnSpec(name="score", type="float32"),),
+}
+OWN_TIME = ColumnSpec(name="scored_at", type="int64")
+SCORED_AT = 1_372_651_200.0
+IDS = ["UA:1", "UA:2", "UA:3"]
+
+
+def seen(columns: tuple[ColumnSpec, ...]) -> Seen:
+    serving = Serving(default={"score": 0.5}, stale_after_seconds=100, drop_after_seconds=1000)
+    head = Head(
+        table="flights", release=3, date="2013-07-01", version=3, token=3, buckets=1, entities=3, columns=columns,
+        run_id="r", scored_at="2013-07-01T04:00:00Z", serving=serving,
+    )  # fmt: skip
+    return Seen(head)
+
+
+def values(spec: ColumnSpec) -> "st.SearchStrategy[Any]":
+    if spec.type == "enum":
+        return st.sampled_from(spec.values)
+    if spec.type == "int64":
+        return st.none() | st.integers(1_372_000_000, 1_372_651_200)
+    return st.none() | st.floats(allow_nan=False, width=32)
+
+
+@pytest.mark.parametrize("outputs", OUTPUTS.values(), ids=OUTPUTS)
+@pytest.mark.parametrize("own_times", [False, True])
+@given(data=st.data())
+def test_many_are_answered_as_each_is(outputs: tuple[ColumnSpec, ...], own_times: bool, data: st.DataObject) -> None:
+    columns = (*outputs, *ROUTE, *([OWN_TIME] if own_times else []))
+    rows: list[bytes | None] = list(encode_rows(columns, [[data.draw(values(spec)) for _ in IDS] for spec in columns]))
+    rows[data.draw(st.integers(0, 2))] = data.draw(st.sampled_from([None, rows[0]]))
+    now = SCORED_AT + data.draw(st.sampled_from([0.0, 99.5, 100.0, 1000.0, 5000.0]))
+    table = seen(columns)
+
+    assert table.answers(IDS, rows, now) == [table.answer(*each, now) for each in zip(IDS, rows, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        b"\x94\xcb" + struct.pack(">d", 0.5) + b"\x00\x00\x03",  # no such status
+        b"\x94\xcb" + struct.pack(">d", 0.5) + b"\x02\x00\x00",
+        b"\x94\xca" + struct.pack(">d", 0.5) + b"\x00\x00\x00",
+        b"\x93\xcb" + struct.pack(">d", 0.5) + b"\x00\x00\x00",
+        b"\x94\xcb" + struct.pack(">d", 0.5) + b"\x00\x00",
+        b"\x94\xcb" + struct.pack(">d", 0.5) + b"\x00\x00\xc0",
+        b"",
+    ],
+)
+def test_a_row_that_does_not_fit_is_refused_either_way(row: bytes) -> None:
+    table = seen((*OUTPUTS["a double"], *ROUTE))
+    with pytest.raises(RowDecodeError):
+        table.answers(["UA:1"], [row], SCORED_AT)
