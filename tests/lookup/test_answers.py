@@ -26,6 +26,8 @@ OUTPUTS: dict[str, tuple[ColumnSpec, ...]] = {
         ColumnSpec(name="kind", type="enum", values=("a", "b")),
     ),
     "a float": (ColumnSpec(name="score", type="float32"),),
+    "a float and a double": (ColumnSpec(name="low", type="float32"), ColumnSpec(name="high", type="float64")),
+    "a number": (ColumnSpec(name="count", type="int64"),),
 }
 OWN_TIME = ColumnSpec(name="scored_at", type="int64")
 SCORED_AT = 1_372_651_200.0
