@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from jobs.libraries import can_read, library_here, named
 from jobs.matrix import feature_matrix
 from schemas.bundle import (
     EXPECTED_COLUMN,
@@ -89,6 +90,9 @@ def open_bundle(folder: Path, *, digest: str | None = None) -> Bundle:
         wrong = f"{MANIFEST_FILE}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise _error(folder, "BUNDLE_MANIFEST", wrong, "a bundle manifest") from err
     files = _proven_files(folder, manifest)
+    if not can_read(here := library_here(), manifest.library):
+        expected = f"{manifest.library}, which made it, or a later one of that major version; or train again"
+        raise _error(folder, "BUNDLE_VERSION", f"{here} is installed", expected)
     booster = _open_model(folder, manifest, files[MODEL_FILE])
     profile = _profile(folder, manifest, files[PROFILE_FILE])
     return Bundle(folder.name, folder, found, manifest, booster, _holdout(folder, files[HOLDOUT_FILE]), profile)
@@ -162,7 +166,9 @@ def proven_bundle(folder: Path, digest: str) -> tuple[Bundle, float]:
     """
     bundle = open_bundle(folder, digest=digest)
     expected = np.asarray(bundle.holdout.column(EXPECTED_COLUMN).to_numpy(), dtype=np.float64)
-    return bundle, max_difference(expected, bundle.predict(bundle.holdout), model=bundle.id)
+    return bundle, max_difference(
+        expected, bundle.predict(bundle.holdout), model=named(bundle.id, bundle.manifest.library)
+    )
 
 
 def check_promises(bundle: Bundle, floors: Mapping[str, float]) -> None:

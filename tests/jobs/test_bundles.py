@@ -322,6 +322,19 @@ def test_a_manifest_that_does_not_fit_is_refused(change: Change, code: str, foun
     assert found in problem.found
 
 
+@pytest.mark.parametrize("library", ["lightgbm 99.0.0", "lightgbm 3.3.5", "lightgbm", "lightgbm 4.99"])
+def test_a_model_of_another_library_is_refused_with_both_versions(library: str, bundle: Path) -> None:
+    forged = resealed(bundle, lambda manifest: manifest.update(library=library))
+    with pytest.raises(
+        InputError, match=rf"lightgbm 4\S+ is installed; expected {library}, which made it.*BUNDLE_VERSION"
+    ):
+        open_bundle(forged)
+
+
+def test_a_model_of_an_earlier_library_is_read_where_it_says_the_same(bundle: Path) -> None:
+    assert open_bundle(resealed(bundle, lambda manifest: manifest.update(library="lightgbm 4.0.0"))).id
+
+
 def test_a_model_that_is_none_is_refused(bundle: Path) -> None:
     (bundle / "model.txt").write_text("not a model")
     forged = resealed(bundle)

@@ -1,0 +1,27 @@
+"""Which library reads a model, beside which one made it."""
+
+import re
+from importlib.metadata import version
+
+
+def library_here() -> str:
+    """The installed library, as a bundle's manifest names the one that made it."""
+    return f"lightgbm {version('lightgbm')}"
+
+
+def can_read(here: str, wrote: str) -> bool:
+    """Whether a library may read the model of another: it is the same or a later one of the same major version.
+
+    A later one must still reproduce the holdout, bit for bit.
+
+    >>> can_read("lightgbm 4.7.0", "lightgbm 4.6.0"), can_read("lightgbm 4.7.0", "lightgbm 5.0")
+    (True, False)
+    """
+    ours, theirs = ([int(part) for part in re.findall(r"\d+", name)[:3]] for name in (here, wrote))
+    return bool(theirs) and ours[:1] == theirs[:1] and ours >= theirs
+
+
+def named(model: str, wrote: str) -> str:
+    """The model as an error of its holdout names it: with both libraries, where they differ."""
+    here = library_here()
+    return model if here == wrote else f"{model}, made by {wrote} and read by {here}"
