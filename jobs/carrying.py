@@ -58,9 +58,7 @@ class Served:
 
 def base_run(store: Store, date: dt.date) -> RunManifest | None:
     """The run whose predictions are the last good ones before `date`: it was live, and was not rolled back."""
-    served = [release for release in store.releases() if release.state in _SERVED and release.date < date]
-    newest = max(served, key=lambda release: (release.date, release.number), default=None)
-    return store.manifest(newest.run_id) if newest else None
+    return store.newest_run(date - dt.timedelta(days=1), _SERVED)
 
 
 def serve_set_aside(

@@ -23,10 +23,7 @@ _SERVED = (ReleaseState.LIVE, ReleaseState.RETIRED, ReleaseState.ROLLED_BACK)
 
 def earlier_run(store: Store, date: dt.date, after_days: int) -> RunManifest | None:
     """The newest run that was once live and is that many days older than `date`, or more."""
-    last = date - dt.timedelta(days=after_days)
-    known = [release for release in store.releases() if release.state in _SERVED and release.date <= last]
-    newest = max(known, key=lambda release: (release.date, release.number), default=None)
-    return store.manifest(newest.run_id) if newest else None
+    return store.newest_run(date - dt.timedelta(days=after_days), _SERVED)
 
 
 def outcomes(plan: Plan, earlier: RunManifest, spark: "SparkSession", columns: Collection[str]) -> pa.Table:

@@ -1,6 +1,7 @@
 """The Parquet store of one pipeline: its runs, its bundles and its release log."""
 
-from collections.abc import Sequence
+import datetime as dt
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -142,6 +143,12 @@ class Store:
             RefusedError: it was.
         """
         _refuse_rolled_back(self.pipeline, self.releases(), run_id)
+
+    def newest_run(self, until: dt.date, states: Collection[ReleaseState]) -> RunManifest | None:
+        """The run of the newest release in one of these states whose logical date is `until` or before."""
+        known = [release for release in self.releases() if release.state in states and release.date <= until]
+        newest = max(known, key=lambda release: (release.date, release.number), default=None)
+        return self.manifest(newest.run_id) if newest else None
 
     def commit(self, manifest: RunManifest, *, anew: bool = False) -> LogEntry:
         """Commit a verified run: one release a run, however often it is called.

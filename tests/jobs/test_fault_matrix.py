@@ -7,7 +7,7 @@ states for each check what it must have said of it.
 import datetime as dt
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import jobs.checking
 from jobs.checking import Checks
 from jobs.publishing import publisher
 from jobs.stages import Plan, check_inputs, gate, score
@@ -144,9 +143,9 @@ def test_a_check_that_breaks_stops_the_run_whatever_the_others_say(
         ]
 
     monkeypatch.setattr(Checks, "_all", every)
-    limited = plan.declared.pipeline.checks.model_copy(update={"limit_seconds": 0.2})
-    pipeline = plan.declared.pipeline.model_copy(update={"checks": limited})
-    monkeypatch.setattr(jobs.checking.Checks, "run", _run_with(pipeline.checks.limit_seconds))
+    checks = plan.declared.pipeline.checks.model_copy(update={"limit_seconds": 0.2})
+    pipeline = plan.declared.pipeline.model_copy(update={"checks": checks})
+    plan = replace(plan, declared=replace(plan.declared, pipeline=pipeline))
 
     report = verify(plan, manifest, lambda: spark)
     never.set()
@@ -158,19 +157,6 @@ def test_a_check_that_breaks_stops_the_run_whatever_the_others_say(
         len(declared) - 1,
     )
     _is_not_served(place, plan, report, before)
-
-
-def _run_with(limit_seconds: float) -> Callable[[Checks], list[CheckResult]]:
-    from validation.gate import evaluated
-
-    def run(self: Checks) -> list[CheckResult]:
-        return [
-            result
-            for name, family, check in self._all()
-            for result in evaluated(name, family, check, limit_seconds=limit_seconds)
-        ]
-
-    return run
 
 
 def _is_not_served(place: Settings, plan: Plan, report: Report, before: str | None) -> None:
