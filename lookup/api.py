@@ -1,4 +1,4 @@
-"""The read API: an RSGI application that answers from the lookup table and computes nothing."""
+"""The read API: a service that answers from the lookup table and computes nothing."""
 
 import asyncio
 import datetime as dt
@@ -6,9 +6,10 @@ import json
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,41 +21,38 @@ from lookup.complaints import RETRY, Complaints
 from lookup.connect import Address, address_of
 from lookup.exchange import (
     JSON,
+    JSON_TYPE,
     READ,
-    Headers,
     RequestError,
-    Response,
     Route,
     batch_of,
     check_id,
-    drop_body,
     encode,
     error,
     is_held,
-    read_body,
+    lines,
     release_of,
     route_of,
 )
 from lookup.fallback import WITHHELD, Seen
+from lookup.follower import Found
+from lookup.http11 import BODY_SECONDS, MAX_BODY_BYTES, Request, Response, Send
 from lookup.keyring import Keyring, Refusal
 from lookup.metrics import CONTENT_TYPE, Metrics
 from lookup.misses import Misses
 from lookup.openapi import document
-from lookup.served import Answered, ServedTable
-from schemas.answer import LookupResponse, Readiness, UnknownAnswer
+from lookup.served import Flagged, Outcome, ServedTable
+from schemas.answer import Answer, LookupResponse, Readiness, UnknownAnswer
 from schemas.errors import AlmanacError, DeclarationError, Problem, bounded
 from schemas.head import Head, Serving
 from schemas.strict import NAME_PATTERN
-
-if TYPE_CHECKING:
-    from granian._granian import RSGIHTTPProtocol as HTTPProtocol
-    from granian.rsgi import Scope
 
 logger = logging.getLogger(__name__)
 
 _COUNT_SECONDS = 0.25
 _MISSES_SECONDS = 5.0
 _FRESH = ("cache-control", "no-cache")
+_FRESH_JSON = JSON + lines(_FRESH)
 _FOUND = ("exact", "carried", "stale")
 
 
@@ -73,187 +71,89 @@ class Options(NamedTuple):
 
 
 class App:
-    """The application that one worker serves; `__rsgi__` is what the server calls for each request."""
+    """What one worker answers with."""
 
     def __init__(self, address: Address, tables: Mapping[str, Serving], options: Options) -> None:
         self._address = address
         self._servings = tables
         self._options = options
         self._tables: dict[str, ServedTable] = {}
-        self._metrics = Metrics()
         self._openapi = json.dumps(document()).encode()
         self._complaints = Complaints()
+        self.metrics = Metrics()
 
-    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve from this loop from now on."""
+        self._loop = loop
         self._lookups = Lookups(connection_to(self._address, loop), loop=loop)
         self._tables = {
             # Each with a breaker of its own: what is wrong with one table's keys or node is not wrong with the others'.
             name: ServedTable(name, serving, self._lookups, Breaker())
             for name, serving in self._servings.items()
         }
-        self._housekeeping = loop.create_task(self._keep_house())
+        self._tasks: set[asyncio.Task[None]] = {loop.create_task(self._keep_house())}
 
-    def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._housekeeping.cancel()
+    def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
         if self._options.misses:
             self._options.misses.flush()
         self._lookups.close()
 
-    async def __rsgi__(self, scope: "Scope", proto: "HTTPProtocol") -> None:
-        started = time.perf_counter()
-        method, headers = scope.method, scope.headers  # each is made anew whenever it is asked for
-        route = route_of(method, scope.path)
-        self._metrics.begin()
+    def begin(self, request: Request) -> "Exchange":
+        """One request, whose body is yet to come."""
+        return Exchange(self, request)
+
+    def malformed(self, status: int, message: str) -> Response:
+        self.metrics.begin()
+        self.metrics.end("none", status, 0.0)
+        return error(status, "HTTP", message)
+
+    def refusal(self, exchange: "Exchange") -> Response | None:
+        """Why this request is not answered, whatever its body is; None where it may be."""
         try:
-            if route.name == "entity" and method in READ:  # the hot path
-                response = await self._entity(route, scope, headers.get("if-none-match"))
-            else:
-                response = await self._respond(route, scope, proto)
-        except RequestError as err:
-            response = err.response
-        except AlmanacError as err:
-            response = self._complaints.response(err)
-        except Exception:  # the outermost handler: a client gets one clear body, never a traceback
-            logger.exception("%s %s failed", method, route.name)
-            response = error(500, "INTERNAL", "a defect of the server; its log has the reason")
-        seconds = time.perf_counter() - started
-        if self._options.access_log or headers.get("traceparent"):
-            response = self._traced(scope, route, response, seconds)
-        proto.response_bytes(response.status, response.headers, response.body)
-        self._metrics.end(route.name, response.status, seconds)
+            self._permit(exchange.route, exchange.request)
+        except Exception as err:  # noqa: BLE001  # an outcome
+            return self.failure(exchange, err)
+        return None
 
-    async def _respond(self, route: Route, scope: "Scope", proto: "HTTPProtocol") -> Response:
+    def answer(self, exchange: "Exchange", body: bytes) -> None:
+        """Answer it, now or later."""
         try:
-            self._permit(route, scope)
-        except RequestError:
-            if scope.method not in READ:
-                await drop_body(proto)
-            raise
-        if route.name == "batch":
-            return await self._batch(route.table, scope, proto)
-        if route.name == "ready":
-            return await self._ready()
-        if route.name == "metrics":
-            open_ = {name: table.is_open for name, table in self._tables.items()}
-            page = self._metrics.page(await self._heads(), dt.datetime.now(dt.UTC), open_)
-            return Response(200, page, [("content-type", CONTENT_TYPE)])
-        return Response(200, self._openapi if route.name == "openapi" else b'{"status":"ok"}')
+            match exchange.route.name:
+                case "entity":
+                    self._ask_one(exchange)
+                case "batch":
+                    self._ask_many(exchange, body)
+                case "ready":
+                    self._later(exchange, self._ready())
+                case "metrics":
+                    self._later(exchange, self._page())
+                case name:
+                    exchange.respond(Response(200, self._openapi if name == "openapi" else b'{"status":"ok"}', JSON))
+        except Exception as err:  # noqa: BLE001  # an outcome
+            exchange.respond(self.failure(exchange, err))
 
-    def _permit(self, route: Route, scope: "Scope") -> None:
-        """Refuse what no body makes right, before any of it is kept.
+    def failure(self, exchange: "Exchange", err: Exception) -> Response:
+        """What a client is told: one clear body, never a traceback."""
+        if isinstance(err, RequestError):
+            return err.response
+        if isinstance(err, AlmanacError):
+            return self._complaints.response(err)
+        logger.error("%s %s failed", exchange.request.method, exchange.route.name, exc_info=err)
+        return error(500, "INTERNAL", "a defect of the server; its log has the reason")
 
-        Raises:
-            RequestError: no such path or method, or this client may not ask this table, or not now.
-        """
-        if route.name == "none":
-            raise RequestError(404, "NOT_FOUND", "no such path; /openapi.json lists what there is")
-        if scope.method not in route.methods:
-            allow = ", ".join(route.methods)
-            raise RequestError(405, "METHOD", f"this path takes {allow}", ("allow", allow))
-        if route.name == "batch":
-            self._admitted(scope, route.table, 1)  # whatever it turns out to be, it costs as much as one id
-            kind = scope.headers.get("content-type", JSON[0][1]).partition(";")[0].strip().lower()
-            if kind != JSON[0][1]:
-                raise RequestError(415, "BODY_TYPE", f"Content-Type {kind[:80]!r}; expected {JSON[0][1]}")
-
-    async def _entity(self, route: Route, scope: "Scope", if_none_match: str | None) -> Response:
-        table = self._admitted(scope, route.table, 1)
-        entity = route.entity
-        if "\ufffd" in entity:  # the server's decoding puts it where bytes are not UTF-8
-            raise RequestError(400, "ENTITY_ID", "the id is not percent-encoded UTF-8, or has U+FFFD in it")
-        release = release_of(scope.query_string)
-        check_id("the id", entity)
-        found = await (table.lookup((entity,)) if release is None else table.pinned((entity,), release))
-        answer = found.answers[0]
-        self._count(table.name, found)
-        if found.head is None:
-            return Response(200, encode(answer), [*JSON, *self._flagged(table.name, found), _FRESH])
-        if answer.status == "unknown":
-            known = "withholds this entity: its row was set aside" if answer.flag == WITHHELD else "has no such entity"
-            message = f"release {answer.release} {known}"
-            unknown = UnknownAnswer(**msgspec.structs.asdict(answer), message=message)
-            return Response(404, encode(unknown), [*JSON, _FRESH])
-        # Of one version, status and flag, an answer changes in nothing but its age; an erasure makes the rows fewer.
-        version = f"{found.head.version}.{found.head.token}.{found.head.entities}"
-        etag = f'W/"{version}.{answer.status}{answer.flag or ""}"'
-        headers = [*JSON, ("etag", etag), _FRESH]
-        if if_none_match is not None and is_held(if_none_match, etag):
-            return Response(304, b"", headers)
-        return Response(200, encode(answer), headers)
-
-    async def _batch(self, name: str, scope: "Scope", proto: "HTTPProtocol") -> Response:
-        body = await read_body(proto)
-        release = release_of(scope.query_string)
-        ids = batch_of(body).ids
-        table = self._admitted(scope, name, len(ids), paid=1)
-        found = await (table.lookup(ids) if release is None else table.pinned(ids, release))
-        self._count(name, found)
-        response = encode(LookupResponse(name, found.answers[0].release, found.answers))
-        return Response(200, response, JSON if found.head else [*JSON, *self._flagged(name, found)])
-
-    def _admitted(self, scope: "Scope", name: str, cost: int, *, paid: int = 0) -> ServedTable:
-        """The table, where the request may read it."""
-        if keyring := self._options.keyring:
-            verdict = keyring.check(scope.headers.get("authorization"), name, cost, paid=paid)
-            if isinstance(verdict, Refusal):
-                raise RequestError(verdict.status, verdict.code, verdict.message, *verdict.headers)
-        return self._table(name)
-
-    def _table(self, name: str) -> ServedTable:
-        if table := self._tables.get(name):
-            return table
-        raise RequestError(404, "TABLE_UNKNOWN", "no such table")
-
-    def _count(self, table: str, found: Answered) -> None:
-        self._metrics.lookups(table, found.answers)
-        misses = self._options.misses
-        if misses and found.head is not None:
-            for answer in found.answers:
-                if answer.status not in _FOUND and answer.flag is None:
-                    misses.add(table, answer.id)
-
-    def _flagged(self, table: str, found: Answered) -> Headers:
-        if found.failure:
-            self._complaints.words(found.failure)
-            self._metrics.flagged(table, found.flag or "", len(found.answers))
-        return RETRY
-
-    async def _ready(self) -> Response:
-        heads = await self._heads()
-        lines, codes = [], []
-        for name, found in heads.items():
-            if isinstance(found, AlmanacError):
-                lines.append(f"table '{name}': {self._complaints.words(found)}")
-                codes.append(found.problems[0].code)
-            elif Seen(found).is_stale(time.time()):
-                lines.append(f"table '{name}': release {found.release} was scored {found.scored_at}: it is stale")
-                codes.append("STALE")
-        if codes:
-            return error(503, codes[0], "\n".join(bounded(lines)), *RETRY)
-        releases = {name: head.release for name, head in heads.items() if isinstance(head, Head)}
-        return Response(200, encode(Readiness(releases)))
-
-    async def _heads(self) -> dict[str, Head | AlmanacError]:
-        found = await asyncio.gather(*(self._head(table) for table in self._tables.values()))
-        return dict(zip(self._tables, found, strict=True))
-
-    async def _head(self, table: ServedTable) -> Head | AlmanacError:
-        try:
-            found = await table.lookup(())
-        except AlmanacError as err:
-            return err
-        return found.failure or found.head or AlmanacError(Problem("NO_VERSION", table.name, "no head"))
-
-    def _traced(self, scope: "Scope", route: Route, response: Response, seconds: float) -> Response:
+    def traced(self, exchange: "Exchange", response: Response, seconds: float) -> Response:
         """The response with the trace that it belongs to; the access log is told."""
-        trace = trace_of(scope.headers.get("traceparent"))
+        request, route = exchange.request, exchange.route
+        trace = trace_of(request.headers.get("traceparent"))
         if log := self._options.access_log:
             keyring = self._options.keyring
             log.write(
-                method=scope.method,
+                method=request.method,
                 route=route.name,
                 table=route.table if route.table in self._tables else None,
-                key=keyring.name_of(scope.headers.get("authorization")) if keyring else None,
+                key=keyring.name_of(request.headers.get("authorization")) if keyring else None,
                 status=response.status,
                 seconds=round(seconds, 6),
                 trace_id=trace.trace_id if trace else None,
@@ -261,18 +161,214 @@ class App:
             )
         if trace is None:
             return response
-        return response._replace(headers=[*response.headers, ("traceparent", trace.parent)])
+        return response._replace(headers=response.headers + f"traceparent: {trace.parent}\r\n".encode())
+
+    @property
+    def logs_access(self) -> bool:
+        return self._options.access_log is not None
+
+    def _permit(self, route: Route, request: Request) -> None:
+        """Refuse what no body makes right, before any of it is kept.
+
+        Raises:
+            RequestError: no such path or method, or this client may not ask this table, or not now.
+        """
+        if route.name == "none":
+            raise RequestError(404, "NOT_FOUND", "no such path; /openapi.json lists what there is")
+        if request.method not in route.methods:
+            allow = ", ".join(route.methods)
+            raise RequestError(405, "METHOD", f"this path takes {allow}", ("allow", allow))
+        if route.name == "batch":
+            self._admitted(request, route.table, 1)  # whatever it turns out to be, it costs as much as one id
+            kind = request.headers.get("content-type", JSON_TYPE).partition(";")[0].strip().lower()
+            if kind != JSON_TYPE:
+                raise RequestError(415, "BODY_TYPE", f"Content-Type {kind[:80]!r}; expected {JSON_TYPE}")
+
+    def _admitted(self, request: Request, name: str, cost: int, *, paid: int = 0) -> ServedTable:
+        """The table, where the request may read it."""
+        if keyring := self._options.keyring:
+            verdict = keyring.check(request.headers.get("authorization"), name, cost, paid=paid)
+            if isinstance(verdict, Refusal):
+                raise RequestError(verdict.status, verdict.code, verdict.message, *verdict.headers)
+        if table := self._tables.get(name):
+            return table
+        raise RequestError(404, "TABLE_UNKNOWN", "no such table")
+
+    def _ask_one(self, exchange: "Exchange") -> None:
+        request, entity = exchange.request, exchange.route.entity
+        table = self._admitted(request, exchange.route.table, 1)
+        if "\ufffd" in entity:  # it stands where bytes are not UTF-8
+            raise RequestError(400, "ENTITY_ID", "the id is not percent-encoded UTF-8, or has U+FFFD in it")
+        release = release_of(request.query)
+        check_id("the id", entity)
+        ids = (entity,)
+        table.ask(ids, partial(self._told, exchange, ids, self._one), release)
+
+    def _ask_many(self, exchange: "Exchange", body: bytes) -> None:
+        release = release_of(exchange.request.query)
+        ids = batch_of(body).ids
+        table = self._admitted(exchange.request, exchange.route.table, len(ids), paid=1)
+        table.ask(ids, partial(self._told, exchange, ids, self._many), release)
+
+    def _told(
+        self,
+        exchange: "Exchange",
+        ids: "list[str] | tuple[str, ...]",
+        made: "Callable[[Exchange, list[str] | tuple[str, ...], Found | Flagged], Response]",
+        outcome: Outcome,
+    ) -> None:
+        """Respond with what is made of what the table holds."""
+        if isinstance(outcome, Exception):
+            response = self.failure(exchange, outcome)
+        else:
+            try:
+                response = made(exchange, ids, outcome)
+            except Exception as err:  # noqa: BLE001  # an outcome: a damaged row among them
+                response = self.failure(exchange, err)
+        exchange.respond(response)
+
+    def _one(self, exchange: "Exchange", ids: "list[str] | tuple[str, ...]", found: Found | Flagged) -> Response:
+        if isinstance(found, Flagged):
+            self._count_flagged(exchange.route.table, found)
+            return Response(200, encode(found.answers[0]), _FRESH_JSON + lines(RETRY))
+        answer = found.seen.answers(ids, found.rows, time.time())[0]
+        self._count(exchange.route.table, answer)
+        if answer.status == "unknown":
+            known = "withholds this entity: its row was set aside" if answer.flag == WITHHELD else "has no such entity"
+            message = f"release {answer.release} {known}"
+            unknown = UnknownAnswer(**msgspec.structs.asdict(answer), message=message)
+            return Response(404, encode(unknown), _FRESH_JSON)
+        # Of one version, status and flag, an answer changes in nothing but its age; an erasure makes the rows fewer.
+        head = found.seen.head
+        etag = f'W/"{head.version}.{head.token}.{head.entities}.{answer.status}{answer.flag or ""}"'
+        headers = _FRESH_JSON + lines(("etag", etag))
+        if (held := exchange.request.headers.get("if-none-match")) and is_held(held, etag):
+            return Response(304, b"", headers)
+        return Response(200, encode(answer), headers)
+
+    def _many(self, exchange: "Exchange", ids: "list[str] | tuple[str, ...]", found: Found | Flagged) -> Response:
+        name = exchange.route.table
+        if isinstance(found, Flagged):
+            self._count_flagged(name, found)
+            answers = found.answers
+            return Response(200, encode(LookupResponse(name, answers[0].release, answers)), JSON + lines(RETRY))
+        now = time.time()
+        if encoded := found.seen.encoded(ids, found.rows, now):
+            answered, status = encoded
+            self.metrics.lookups(name, status, len(ids))
+            around = encode(LookupResponse(name, found.seen.head.release, []))
+            return Response(200, b"%b%b]}" % (around[:-2], answered), JSON)
+        answers = found.seen.answers(ids, found.rows, now)
+        for answer in answers:
+            self._count(name, answer)
+        return Response(200, encode(LookupResponse(name, answers[0].release, answers)), JSON)
+
+    def _count(self, table: str, answer: Answer) -> None:
+        self.metrics.lookups(table, answer.status)
+        if self._options.misses and answer.status not in _FOUND and answer.flag is None:
+            self._options.misses.add(table, answer.id)
+
+    def _count_flagged(self, table: str, found: Flagged) -> None:
+        for answer in found.answers:
+            self.metrics.lookups(table, answer.status)
+        self._complaints.words(found.failure)
+        self.metrics.flagged(table, found.flag or "", len(found.answers))
+
+    def _later(self, exchange: "Exchange", made: Awaitable[Response]) -> None:
+        async def respond() -> None:
+            try:
+                response = await made
+            except Exception as err:  # noqa: BLE001  # an outcome
+                response = self.failure(exchange, err)
+            exchange.respond(response)
+
+        task = self._loop.create_task(respond())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ready(self) -> Response:
+        heads = await self._heads()
+        told, codes = [], []
+        for name, found in heads.items():
+            if isinstance(found, AlmanacError):
+                told.append(f"table '{name}': {self._complaints.words(found)}")
+                codes.append(found.problems[0].code)
+            elif Seen(found).is_stale(time.time()):
+                told.append(f"table '{name}': release {found.release} was scored {found.scored_at}: it is stale")
+                codes.append("STALE")
+        if codes:
+            return error(503, codes[0], "\n".join(bounded(told)), RETRY)
+        releases = {name: head.release for name, head in heads.items() if isinstance(head, Head)}
+        return Response(200, encode(Readiness(releases)), JSON)
+
+    async def _page(self) -> Response:
+        open_ = {name: table.is_open for name, table in self._tables.items()}
+        page = self.metrics.page(await self._heads(), dt.datetime.now(dt.UTC), open_)
+        return Response(200, page, lines(("content-type", CONTENT_TYPE)))
+
+    async def _heads(self) -> dict[str, Head | AlmanacError]:
+        found = await asyncio.gather(*(table.head() for table in self._tables.values()))
+        return dict(zip(self._tables, found, strict=True))
 
     async def _keep_house(self) -> None:
         """What need not be done while somebody waits."""
         written = time.monotonic()
         while True:
             await asyncio.sleep(_COUNT_SECONDS)
-            self._metrics.flush()
+            self.metrics.flush()
             if self._options.misses and time.monotonic() - written > _MISSES_SECONDS:
                 written = time.monotonic()
                 with suppress(OSError):
                     await asyncio.to_thread(self._options.misses.flush)
+
+
+class Exchange:
+    """One request on its way through the app."""
+
+    __slots__ = ("_app", "_refused", "_send", "_started", "request", "route")
+
+    def __init__(self, app: App, request: Request) -> None:
+        self._app = app
+        self._started = time.perf_counter()
+        self.request = request
+        self.route = route_of(request.method, request.path)
+        self._send: Send | None = None
+        app.metrics.begin()
+        is_plain = self.route.name == "entity" and request.method in READ
+        self._refused = None if is_plain else app.refusal(self)
+
+    @property
+    def keeps_body(self) -> bool:
+        return self._refused is None and self.route.name == "batch"
+
+    def answer(self, body: bytes, send: Send) -> None:
+        self._send = send
+        if self._refused is not None:
+            self.respond(self._refused)
+        else:
+            self._app.answer(self, body)
+
+    def too_large(self, send: Send) -> None:
+        self._send = send
+        large = error(413, "BODY_TOO_LARGE", f"the body may have {MAX_BODY_BYTES} bytes")
+        self.respond(self._refused or large)
+
+    def too_slow(self, send: Send) -> None:
+        self._send = send
+        slow = error(408, "BODY_SLOW", f"the body did not arrive in {BODY_SECONDS:.0f} s")
+        self.respond(self._refused or slow)
+
+    def abandon(self) -> None:
+        self._app.metrics.abandon()
+
+    def respond(self, response: Response) -> None:
+        """Send the response, and note it."""
+        seconds = time.perf_counter() - self._started
+        if self._app.logs_access or "traceparent" in self.request.headers:
+            response = self._app.traced(self, response, seconds)
+        self._app.metrics.end(self.route.name, response.status, seconds)
+        if self._send:
+            self._send(response)
 
 
 def create_app(redis_url: str, tables: Mapping[str, Serving], options: Options = Options()) -> App:  # noqa: B008  # frozen

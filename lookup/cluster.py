@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
+from lookup.commands import Command
 from lookup.connect import READ_SECONDS, Address
-from lookup.resp import Command, Connection, Outcome, Request
+from lookup.resp import Connection, Outcome, Request
 from lookup.slots import SlotMap
 from schemas.errors import AlmanacError, Problem, UnavailableError
 
@@ -40,7 +41,7 @@ class Cluster:
     def send(self, *requests: Request) -> None:
         """Make all requests; each master gets its commands of one tick in one write."""
         for request in requests:
-            task = self._loop.create_task(self._answered(request.commands))
+            task = self._loop.create_task(self._answered([*request.commands]))
             self._tasks.add(task)
             task.add_done_callback(partial(self._tell, request))
 

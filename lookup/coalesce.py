@@ -1,13 +1,14 @@
 """Lookups on an event loop: all that are asked in one tick go to Redis in one write, under one head."""
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from lookup.follower import ATTEMPTS, Asked, Command, Follower, Found, Pin, check_ids
+from lookup.commands import Commands
+from lookup.follower import ATTEMPTS, Asked, Follower, Found, Pin, check_ids
 from lookup.resp import Outcome, Request
 from schemas.answer import Answer
 from schemas.errors import AlmanacError, UnavailableError
@@ -17,7 +18,7 @@ from schemas.head import Head
 class Follows(Protocol):
     """What to ask of one table, and what the replies mean (`Follower`, `Pin`)."""
 
-    def ask(self, ids: Sequence[str]) -> tuple[Asked | None, list[Command]]: ...
+    def ask(self, ids: Sequence[str]) -> tuple[Asked | None, Commands]: ...
     def settle(self, asked: Asked | None, replies: Sequence[Any]) -> Found | None: ...
     def moving(self) -> UnavailableError: ...
 
@@ -29,10 +30,23 @@ class Sends(Protocol):
     def close(self) -> None: ...
 
 
+logger = logging.getLogger(__name__)
+
+Told = Found | Exception
+"""Rows, or why there are none: an AlmanacError where Redis does not answer, or does not hold a table of this format."""
+_REPLIES = frozenset({bytes, type(None)})
+
+
 class _Lookup(NamedTuple):
     ids: Sequence[str]
-    found: asyncio.Future[Found]
+    done: Callable[[Told], None]
     attempt: int
+
+    def tell(self, told: Told) -> None:
+        try:
+            self.done(told)
+        except Exception:  # a defect of who asked: it must not be the end of those who asked with it
+            logger.exception("a lookup's outcome was not taken")
 
 
 class Lookups:
@@ -43,14 +57,17 @@ class Lookups:
         self._loop = loop or asyncio.get_running_loop()
         self._pending: dict[Follows, list[_Lookup]] = {}
 
-    def lookup(self, follower: Follows, ids: Sequence[str]) -> asyncio.Future[Found]:
-        """The rows of these ids, all of one version.
+    def ask(self, follower: Follows, ids: Sequence[str], done: Callable[[Told], None]) -> None:
+        """Look these ids up; `done` is called once with their rows, all of one version, or with why there are none.
 
-        The future has an AlmanacError where Redis does not answer, or does not hold a table of this format. Whatever
-        else goes wrong is its error too: it is never left without an outcome.
+        Whatever goes wrong, be it a defect of ours, is an outcome: who asked is never left without one.
         """
+        self._add(follower, _Lookup(ids, done, 1))
+
+    def lookup(self, follower: Follows, ids: Sequence[str]) -> asyncio.Future[Found]:
+        """The same for one who waits."""
         found: asyncio.Future[Found] = self._loop.create_future()
-        self._add(follower, _Lookup(ids, found, 1))
+        self.ask(follower, ids, partial(_settle, found))
         return found
 
     def close(self) -> None:
@@ -65,20 +82,31 @@ class Lookups:
         pending, self._pending = self._pending, {}
         requests = []
         for follower, lookups in pending.items():
-            with _told(lookups):
-                asked, commands = follower.ask([entity for lookup in lookups for entity in lookup.ids])
-                requests.append(Request(commands, partial(self._settle, follower, lookups, asked)))
-        with _told([lookup for lookups in pending.values() for lookup in lookups]):
+            ids = [entity for lookup in lookups for entity in lookup.ids]
+            try:
+                asked, commands = follower.ask(ids)
+            except Exception as err:  # noqa: BLE001  # an outcome: theirs, and not that of other tables' lookups
+                _tell(lookups, err)
+            else:
+                requests.append(Request(commands, partial(self._settle, follower, lookups, asked, len(ids))))
+        try:
             self._redis.send(*requests)
+        except Exception as err:  # noqa: BLE001  # nothing was sent
+            _tell([lookup for lookups in pending.values() for lookup in lookups], err)
 
-    def _settle(self, follower: Follows, lookups: list[_Lookup], asked: Asked | None, outcome: Outcome) -> None:
-        with _told(lookups):
+    def _settle(
+        self, follower: Follows, lookups: list[_Lookup], asked: Asked | None, ids: int, outcome: Outcome
+    ) -> None:
+        try:
             if isinstance(outcome, Exception):
                 raise outcome
-            asked_rows = sum(len(lookup.ids) for lookup in lookups) if asked else 0
-            if (refused := _refused(outcome[asked_rows:])) is not None:
+            if (refused := _refused(outcome[ids if asked else 0 :])) is not None:
                 raise refused
-            self._share(follower, lookups, follower.settle(asked, outcome))
+            found = follower.settle(asked, outcome)
+        except Exception as err:  # noqa: BLE001  # their outcome
+            _tell(lookups, err)
+        else:
+            self._share(follower, lookups, found)
 
     def _share(self, follower: Follows, lookups: list[_Lookup], found: Found | None) -> None:
         """Give each lookup its rows; where there are none yet, all are asked once more."""
@@ -87,36 +115,32 @@ class Lookups:
             if found is not None:
                 rows = found.rows[start : start + len(lookup.ids)]
                 start += len(lookup.ids)
-                if (refused := _refused(rows)) is not None:
-                    _fail(lookup, refused)
-                elif not lookup.found.done():  # a client that went away took its request with it
-                    lookup.found.set_result(Found(found.seen, rows))
+                lookup.tell(_refused(rows) or Found(found.seen, rows))
             elif lookup.attempt < ATTEMPTS:
                 self._add(follower, lookup._replace(attempt=lookup.attempt + 1))
             else:
-                _fail(lookup, follower.moving())
+                lookup.tell(follower.moving())
 
 
-def _refused(rows: Sequence[Any]) -> AlmanacError | None:
-    for row in rows:
-        if isinstance(row, AlmanacError):
-            return row
-    return None
+def _refused(replies: Sequence[Any]) -> AlmanacError | None:
+    """The first error among the replies."""
+    if _REPLIES.issuperset(map(type, replies)):  # nearly always
+        return None
+    return next((reply for reply in replies if isinstance(reply, AlmanacError)), None)
 
 
-@contextmanager
-def _told(lookups: Sequence[_Lookup]) -> Iterator[None]:
-    """Tell those who wait what goes wrong inside, be it a defect of ours: it is their error, not their hang."""
-    try:
-        yield
-    except Exception as err:  # noqa: BLE001  # each of them raises it where it is awaited
-        for lookup in lookups:
-            _fail(lookup, err)
+def _tell(lookups: Sequence[_Lookup], err: Exception) -> None:
+    for lookup in lookups:
+        lookup.tell(err)
 
 
-def _fail(lookup: _Lookup, err: Exception) -> None:
-    if not lookup.found.done():
-        lookup.found.set_exception(err)
+def _settle(found: "asyncio.Future[Found]", told: Told) -> None:
+    if found.done():  # who waited went away
+        return
+    if isinstance(told, Exception):
+        found.set_exception(told)
+    else:
+        found.set_result(told)
 
 
 class AsyncReader:

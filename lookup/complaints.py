@@ -4,13 +4,14 @@ import logging
 import time
 from collections.abc import Callable
 
-from lookup.exchange import Headers, Response, error
+from lookup.exchange import error
+from lookup.http11 import Response
 from schemas.errors import AlmanacError, InputError
 
 logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1
-RETRY: Headers = [("retry-after", str(_RETRY_SECONDS))]
+RETRY = ("retry-after", str(_RETRY_SECONDS))
 _COMPLAINT_SECONDS = 10.0
 
 
@@ -41,4 +42,4 @@ class Complaints:
             return error(410 if problem.code == "RELEASE_GONE" else 404, problem.code, str(problem))
         if isinstance(err, InputError):
             return error(500, problem.code, self.words(err))
-        return error(503, problem.code, self.words(err), *RETRY)
+        return error(503, problem.code, self.words(err), RETRY)

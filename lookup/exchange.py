@@ -1,26 +1,19 @@
-"""HTTP as the read API speaks it: routes, responses, and the limits of a request."""
+"""What the read API is asked and how it answers: routes, ids, batches, errors."""
 
-import asyncio
-from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 import msgspec
 
+from lookup.http11 import Response
 from schemas.answer import MAX_BATCH, ErrorBody, LookupRequest
-from schemas.keys import id_problem
+from schemas.keys import first_id_problem, id_problem
 
-if TYPE_CHECKING:
-    from granian._granian import RSGIHTTPProtocol as HTTPProtocol
-
-MAX_BODY_BYTES = 1 << 20
-BODY_SECONDS = 5.0
-_DROPPED_BYTES = 16 << 20
 _RELEASE_DIGITS = 10
 _MAX_RELEASE = 2**31
 
-Headers = list[tuple[str, str]]
-JSON: Headers = [("content-type", "application/json")]
+JSON_TYPE = "application/json"
 READ = ("GET", "HEAD")
 _FIXED_ROUTES = {"/healthz": "health", "/readyz": "ready", "/metrics": "metrics", "/openapi.json": "openapi"}
 
@@ -28,10 +21,13 @@ encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(LookupRequest).decode
 
 
-class Response(NamedTuple):
-    status: int
-    body: bytes
-    headers: Headers = JSON
+@lru_cache(maxsize=256)
+def lines(*headers: tuple[str, str]) -> bytes:
+    """Headers as they go over the wire."""
+    return "".join(f"{name}: {value}\r\n" for name, value in headers).encode()
+
+
+JSON = lines(("content-type", JSON_TYPE))
 
 
 class RequestError(Exception):
@@ -67,41 +63,7 @@ def route_of(method: str, path: str) -> Route:
 
 
 def error(status: int, code: str, message: str, *headers: tuple[str, str]) -> Response:
-    return Response(status, encode(ErrorBody(code, message)), [*JSON, *headers])
-
-
-async def read_body(proto: "HTTPProtocol") -> bytes:
-    """The request's body."""
-    body = bytearray()
-    if await _take(proto, body, MAX_BODY_BYTES) > MAX_BODY_BYTES:
-        raise RequestError(413, "BODY_TOO_LARGE", f"the body may have {MAX_BODY_BYTES} bytes")
-    return bytes(body)
-
-
-async def drop_body(proto: "HTTPProtocol") -> None:
-    """Let the body of a request that is refused pass by; none of it is kept."""
-    with suppress(RequestError):  # there is an error for its client already
-        await _take(proto, bytearray(), 0)
-
-
-async def _take(proto: "HTTPProtocol", body: bytearray, max_bytes: int) -> int:
-    """Read a body, keep so much of it, and return how long it is.
-
-    What is not kept is read too: a connection closed on unread bytes is reset, and its client would lose the answer.
-    Past `_DROPPED_BYTES` that is the client's loss.
-    """
-    size_bytes = 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in proto:
-                size_bytes += len(chunk)
-                if size_bytes <= max_bytes:
-                    body += chunk
-                elif size_bytes > _DROPPED_BYTES:
-                    break
-    except TimeoutError:
-        raise RequestError(408, "BODY_SLOW", f"the body did not arrive in {BODY_SECONDS:.0f} s") from None
-    return size_bytes
+    return Response(status, encode(ErrorBody(code, message)), JSON + lines(*headers))
 
 
 def batch_of(body: bytes) -> LookupRequest:
@@ -118,8 +80,9 @@ def batch_of(body: bytes) -> LookupRequest:
         raise RequestError(422, "BODY_SHAPE", f'{str(err)[:160]}; expected {{"ids": ["...", ...]}}') from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as err:
         raise RequestError(400, "BODY_JSON", f"the body is not JSON: {str(err)[:160]}") from None
-    for position, entity in enumerate(request.ids):
-        check_id(f"ids[{position}]", entity)
+    if found := first_id_problem(request.ids):
+        position, why = found
+        raise RequestError(400, "ENTITY_ID", f"ids[{position}] {why}")
     return request
 
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from lookup.plain import PlainAnswers, route_positions
 from schemas.answer import Answer, Status
 from schemas.errors import RowDecodeError
 from schemas.head import Head, Serving
@@ -34,6 +35,7 @@ class Seen:
     __slots__ = (
         "_decode",
         "_decode_prior",
+        "_encoded",
         "_outputs",
         "_plain",
         "_route",
@@ -53,9 +55,11 @@ class Seen:
         self._outputs = tuple(spec.name for spec in outputs)
         names = self._decode.names
         self._plain = PlainDecoder(head.columns)
-        enums = [spec.name for spec in head.columns if spec.type == "enum"]
-        known = len(enums) + len(outputs) == len(head.columns) and all(name in enums for name in ROUTE_COLUMNS)
-        self._routed = tuple(enums.index(name) for name in ROUTE_COLUMNS) if known else None
+        routed = route_positions([spec.name for spec in head.columns if spec.type == "enum"])
+        self._routed = (
+            routed if self._plain.is_of_use and len(self._outputs) + self._plain.enums == len(names) else None
+        )
+        self._encoded = PlainAnswers(head, self._plain, self._routed, self._outputs) if self._routed else None
         self._route = [names.index(name) if name in names else None for name in (*ROUTE_COLUMNS, SCORED_AT)]
         limits = (head.serving.stale_after_seconds, head.serving.drop_after_seconds)
         # A time that cannot be read is past every limit: what is scored then cannot be proven fresh.
@@ -71,7 +75,7 @@ class Seen:
             RowDecodeError: a row is not one of this version.
         """
         age = now - self._scored
-        if not self._plain.is_of_use or self._routed is None or age >= self._until:
+        if self._routed is None or age >= self._until:
             return [self.answer(entity, row, now) for entity, row in zip(ids, rows, strict=True)]
         status: Status = "stale" if age >= self._stale_after else "exact"
         model, variant, how = self._routed
@@ -95,6 +99,15 @@ class Seen:
             )
             found.append(answer)
         return found
+
+    def encoded(self, ids: Sequence[str], rows: Sequence[bytes | None], now: float) -> tuple[bytes, Status] | None:
+        """The JSON of `answers`, with commas between them, and their status; None where they are not all alike."""
+        age = now - self._scored
+        if self._encoded is None or age >= self._until:
+            return None
+        status: Status = "stale" if age >= self._stale_after else "exact"
+        found = self._encoded(ids, rows, status, _age(age))
+        return None if found is None else (found, status)
 
     def answer(self, entity: str, row: bytes | None, now: float) -> Answer:
         """The answer for one entity.

@@ -1,18 +1,16 @@
 """What to ask Redis for, and what its replies mean: the protocol of all readers, without any I/O."""
 
-from binascii import crc32
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lookup.commands import Command, Commands, RowCommands
 from lookup.fallback import Seen
 from schemas.errors import InputError, Problem, RowDecodeError, UnavailableError
 from schemas.head import Head, read_head
-from schemas.keys import bucket_key, head_key, id_problem, priors_key, row_key, versions_key
+from schemas.keys import first_id_problem, head_key, priors_key, versions_key
 from schemas.run import ROUTE_COLUMNS
 
 ATTEMPTS = 5
-
-Command = tuple[str, ...]
 
 
 class Asked(NamedTuple):
@@ -21,12 +19,19 @@ class Asked(NamedTuple):
     Attributes:
         raw: Its head, as Redis holds it.
         seen: The version; without its priors while they are on their way.
+        rows: How its rows are asked for.
         with_priors: Whether this request asks for its priors too.
     """
 
     raw: bytes
     seen: Seen
+    rows: RowCommands
     with_priors: bool
+
+    def commands(self, ids: Sequence[str], guard: Command) -> Commands:
+        head = self.seen.head
+        priors = [("HGETALL", priors_key(head.table, head.version))] if self.with_priors else []
+        return Commands([*priors, guard], self.rows, ids)
 
 
 class Found(NamedTuple):
@@ -47,6 +52,7 @@ class Follower:
 
     def __init__(self, table: str) -> None:
         self.table = table
+        self._guard = ("GET", head_key(table))
         self._asked: Asked | None = None
 
     @property
@@ -55,15 +61,10 @@ class Follower:
         asked = self._asked
         return asked.seen if asked and (asked.seen.priors or not asked.with_priors) else None
 
-    def ask(self, ids: Sequence[str]) -> tuple[Asked | None, list[Command]]:
+    def ask(self, ids: Sequence[str]) -> tuple[Asked | None, Commands]:
         """The commands of a request, and what its replies must be settled with."""
-        asked, commands = self._asked, []
-        if asked:
-            commands = row_commands(asked.seen.head, ids)
-            if asked.with_priors:
-                commands.append(("HGETALL", priors_key(self.table, asked.seen.head.version)))
-        commands.append(("GET", head_key(self.table)))
-        return asked, commands
+        asked = self._asked
+        return asked, asked.commands(ids, self._guard) if asked else Commands([self._guard])
 
     def settle(self, asked: Asked | None, replies: Sequence[Any]) -> Found | None:
         """What the replies say, or None where the head moved and all must be asked again.
@@ -81,7 +82,7 @@ class Follower:
                 self._asked = known
             return Found(known.seen, rows)
         head = readable(raw, self.table)
-        self._asked = Asked(raw, Seen(head), with_priors=head.priors > 0)
+        self._asked = _asked(head, raw)
         return None
 
     def moving(self) -> UnavailableError:
@@ -99,15 +100,12 @@ class Pin:
         self.release = release
         self._asked: Asked | None = None
 
-    def ask(self, ids: Sequence[str]) -> tuple[Asked | None, list[Command]]:
+    def ask(self, ids: Sequence[str]) -> tuple[Asked | None, Commands]:
         """The commands of a request: rows, and behind them whether their version still is there."""
         asked = self._asked
         if asked is None:
-            return None, [("GET", head_key(self.table)), ("HVALS", versions_key(self.table))]
-        commands = row_commands(asked.seen.head, ids)
-        if asked.with_priors:
-            commands.append(("HGETALL", priors_key(self.table, asked.seen.head.version)))
-        return asked, [*commands, ("HGET", versions_key(self.table), str(asked.seen.head.version))]
+            return None, Commands([("GET", head_key(self.table)), ("HVALS", versions_key(self.table))])
+        return asked, asked.commands(ids, ("HGET", versions_key(self.table), str(asked.seen.head.version)))
 
     def settle(self, asked: Asked | None, replies: Sequence[Any]) -> Found | None:
         """What the replies say, or None where all must be asked (again).
@@ -140,7 +138,7 @@ class Pin:
         of_release = [version for version, (head, _) in kept.items() if head.release == self.release]
         if of_release:
             head, raw = kept[max(of_release)]
-            return Asked(raw, Seen(head), with_priors=head.priors > 0)
+            return _asked(head, raw)
         published = max(head.release for head in (newest, *(head for head, _ in kept.values())))
         code, found = (
             ("RELEASE_UNKNOWN", "no such release")
@@ -159,17 +157,12 @@ def _with_priors(asked: Asked, replies: Sequence[Any]) -> tuple[Asked, Sequence[
     if not asked.with_priors:
         return asked, replies
     priors = _priors(asked.seen.head, replies[-1])
-    return Asked(asked.raw, Seen(asked.seen.head, priors), len(priors) < asked.seen.head.priors), replies[:-1]
+    seen = Seen(asked.seen.head, priors)
+    return asked._replace(seen=seen, with_priors=len(priors) < seen.head.priors), replies[:-1]
 
 
-def row_commands(head: Head, ids: Sequence[str]) -> list[Command]:
-    """One command for each row, in the layout of that version."""
-    table, version = head.table, head.version
-    if head.layout == "string":
-        return [("GET", row_key(table, version, entity)) for entity in ids]
-    # `bucket_key` and `bucket_of`, without a call for each id: this is what every lookup waits for.
-    prefix, buckets = bucket_key(table, version, 0)[:-1], head.buckets
-    return [("HGET", f"{prefix}{crc32(entity.encode()) % buckets}", entity) for entity in ids]
+def _asked(head: Head, raw: bytes) -> Asked:
+    return Asked(raw, Seen(head), RowCommands(head), with_priors=head.priors > 0)
 
 
 def readable(raw: bytes, table: str) -> Head:
@@ -195,9 +188,9 @@ def check_ids(ids: Sequence[str]) -> None:
     Raises:
         InputError: one of them is that.
     """
-    for position, entity in enumerate(ids):
-        if why := id_problem(entity):
-            raise InputError(Problem("ENTITY_ID", f"ids[{position}]", why, "an entity id of docs/lookup.md"))
+    if found := first_id_problem(ids):
+        position, why = found
+        raise InputError(Problem("ENTITY_ID", f"ids[{position}]", why, "an entity id of docs/lookup.md"))
 
 
 def _priors(head: Head, reply: Any) -> Mapping[str, bytes]:

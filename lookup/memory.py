@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lookup.capacity import Plan
-from lookup.follower import ATTEMPTS, Command, Follower, Pin
+from lookup.commands import Command
+from lookup.follower import ATTEMPTS, Follower, Pin
 from lookup.loader import Loaded, refuse_disorder
 from lookup.resp import Request
 from lookup.rows import Part, Row, Rows, checksum

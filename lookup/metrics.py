@@ -3,7 +3,7 @@
 import datetime as dt
 import os
 from collections import Counter as Tally
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from lookup.fallback import Seen
-from schemas.answer import Answer
 from schemas.head import Head
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -47,7 +46,7 @@ class Metrics:
         self._flag = cache(lambda table, flag: flagged.labels(table, flag).inc)
         self._set_in_flight = in_flight.set
         self._ended: list[tuple[str, int, float]] = []
-        self._looked_up: list[tuple[str, str]] = []
+        self._looked_up: Tally[tuple[str, str]] = Tally()
         self._being_answered = 0
 
     def begin(self) -> None:
@@ -60,8 +59,12 @@ class Metrics:
         if len(self._ended) >= _COUNTED_AT_ONCE:
             self.flush()
 
-    def lookups(self, table: str, answers: Sequence[Answer]) -> None:
-        self._looked_up += [(table, answer.status) for answer in answers]
+    def abandon(self) -> None:
+        """A request's client went away before it had asked."""
+        self._being_answered -= 1
+
+    def lookups(self, table: str, status: str, count: int = 1) -> None:
+        self._looked_up[table, status] += count
 
     def flagged(self, table: str, flag: str, count: int) -> None:
         self._flag(table, flag)(count)
@@ -69,12 +72,12 @@ class Metrics:
     def flush(self) -> None:
         """Count what was noted; called every so often, so that any worker can tell the counts of all."""
         ended, self._ended = self._ended, []
-        looked_up, self._looked_up = self._looked_up, []
+        looked_up, self._looked_up = self._looked_up, Tally()
         for (route, status), count in Tally((route, status) for route, status, _ in ended).items():
             self._request(route, status)(count)
         for route, _, seconds in ended:
             self._observe(route)(seconds)
-        for (table, kind), count in Tally(looked_up).items():
+        for (table, kind), count in looked_up.items():
             self._lookup(table, kind)(count)
         self._set_in_flight(self._being_answered)
 

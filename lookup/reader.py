@@ -6,8 +6,9 @@ from typing import Any
 
 from redis.cluster import RedisCluster
 
+from lookup.commands import Command
 from lookup.connect import Client, redis_errors
-from lookup.follower import ATTEMPTS, Command, Follower, Found, Pin, check_ids
+from lookup.follower import ATTEMPTS, Follower, Found, Pin, check_ids
 from schemas.answer import Answer
 from schemas.head import Head
 

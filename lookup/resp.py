@@ -7,11 +7,10 @@ from typing import Any, NamedTuple, cast
 
 import hiredis
 
+from lookup.commands import Command, Commands, pack
 from lookup.connect import READ_SECONDS, Address, connection_error, reply_error
 from schemas.errors import AlmanacError, Problem, UnavailableError
 
-Command = tuple[str, ...]
-_pack = cast("Callable[[Command], bytes]", hiredis.pack_command)
 Outcome = list[Any] | Exception
 """All replies of a request, or why there are none."""
 Done = Callable[[Outcome], None]
@@ -53,7 +52,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._aborted = 0  # connections that were let go of, and have not told yet that they are lost
-        self._replies = hiredis.Reader()
+        self._replies = self._reader()
         self._unsent: list[bytes] = []
         self._waiting: deque[_Waiting] = deque()
         self._watch: asyncio.TimerHandle | None = None
@@ -65,7 +64,7 @@ class Connection(asyncio.Protocol):
         or with the reason why there are none.
         """
         # First: what cannot be packed must not be waited for.
-        data = b"".join(_pack(command) for request in requests for command in request.commands)
+        data = b"".join(_packed(request.commands) for request in requests)
         deadline = self._loop.time() + self._timeout_seconds
         self._waiting.extend(_Waiting(len(request.commands), [], request.done, deadline) for request in requests)
         if self._watch is None:
@@ -95,13 +94,13 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._replies = hiredis.Reader()
+        self._replies = self._reader()
         if handshake := self._address.handshake:
             # It goes before all that waits already.
             self._waiting.appendleft(
                 _Waiting(len(handshake), [], self._greeted, self._loop.time() + self._timeout_seconds)
             )
-            self._transport.write(b"".join(map(_pack, handshake)))
+            self._transport.write(b"".join(map(pack, handshake)))
         self._transport.write(b"".join(self._unsent))
         self._unsent.clear()
 
@@ -111,17 +110,24 @@ class Connection(asyncio.Protocol):
             self._drop(refused)
 
     def data_received(self, data: bytes) -> None:
-        replies = self._replies
-        replies.feed(data)
+        reader = self._replies
+        reader.feed(data)
         # Whoever is told may let go of the connection: what else came over it is then nobody's.
-        while self._replies is replies and self._waiting and (reply := replies.gets()) is not False:
+        while self._replies is reader and self._waiting:
             first = self._waiting[0]
-            if isinstance(reply, hiredis.ReplyError):
-                reply = reply_error(repr(self._address), str(reply))
-            first.replies.append(reply)
-            if len(first.replies) == first.wanted:
-                self._waiting.popleft()
-                first.done(first.replies)
+            replies, gets = first.replies, reader.gets
+            for _ in range(first.wanted - len(replies)):
+                if (reply := gets()) is False:
+                    return
+                replies.append(reply)
+            self._waiting.popleft()
+            first.done(replies)
+
+    def _reader(self) -> hiredis.Reader:
+        return hiredis.Reader(replyError=self._refusal)
+
+    def _refusal(self, text: str) -> AlmanacError:
+        return reply_error(repr(self._address), text)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._aborted:
@@ -154,9 +160,13 @@ class Connection(asyncio.Protocol):
         transport, self._transport = self._transport, None
         waiting, self._waiting = self._waiting, deque()
         self._unsent.clear()
-        self._replies = hiredis.Reader()
+        self._replies = self._reader()
         if transport is not None:
             self._aborted += 1
             transport.abort()
         for each in waiting:
             each.done(why)
+
+
+def _packed(commands: Sequence[Command]) -> bytes:
+    return commands.packed() if isinstance(commands, Commands) else b"".join(map(pack, commands))

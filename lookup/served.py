@@ -1,12 +1,14 @@
 """One table as the API serves it: answers of the live release, and flagged ones when Redis cannot be asked."""
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from lookup.breaker import Breaker
-from lookup.coalesce import Follows, Lookups
+from lookup.coalesce import Follows, Lookups, Told
 from lookup.fallback import fallback
 from lookup.follower import Follower, Found, Pin
 from schemas.answer import Answer
@@ -17,22 +19,23 @@ STORE_LOST = "STORE_LOST"
 _PINS = 16
 
 
-class Answered(NamedTuple):
-    """Answers in the order of the ids asked.
+class Flagged(NamedTuple):
+    """Answers without the store, in the order of the ids asked.
 
     Attributes:
-        head: Of the version that they are of; None where none could be asked.
         answers: One for each id.
-        failure: Why they are flagged; None where they are not.
+        failure: Why they are flagged.
     """
 
-    head: Head | None
     answers: list[Answer]
-    failure: AlmanacError | None = None
+    failure: AlmanacError
 
     @property
     def flag(self) -> str | None:
-        return self.answers[0].flag if self.failure and self.answers else None
+        return self.answers[0].flag if self.answers else None
+
+
+Outcome = Found | Flagged | Exception
 
 
 class ServedTable:
@@ -69,40 +72,43 @@ class ServedTable:
         """Whether Redis is not asked for now."""
         return self._breaker.is_open
 
-    async def lookup(self, ids: Sequence[str]) -> Answered:
-        """The answers of the live release; flagged ones, without waiting long, where Redis cannot be asked.
+    def ask(self, ids: Sequence[str], done: Callable[[Outcome], None], release: int | None = None) -> None:
+        """Look these ids up; `done` is called once, now or later.
 
-        Raises:
-            InputError: what Redis holds is not a table of this format. That is not guessed around.
+        Args:
+            ids: Entity ids.
+            done: Gets the rows of the live release; flagged answers, without waiting long, where Redis cannot be asked;
+                an InputError where what Redis holds is not a table of this format: that is not guessed around.
+            release: To be answered from this one, as long as Redis keeps it: no other may answer for it, so that what
+                keeps it from being read is an error, `RELEASE_UNKNOWN` and `RELEASE_GONE` among them.
         """
         if (refusal := self._breaker.refusal()) is not None:
-            return self._flagged(ids, refusal)
-        try:
-            found = await self._lookups.lookup(self._follower, ids)
-        except AlmanacError as err:
-            self._note(err)
-            if isinstance(err, InputError):
-                raise
-            return self._flagged(ids, err)
-        self._breaker.succeeded()
-        return self._answered(ids, found)
+            done(refusal if release is not None else self._flagged(ids, refusal))
+            return
+        follower = self._follower if release is None else self._pin(release)
+        self._lookups.ask(follower, ids, partial(self._told, ids, done, release))
 
-    async def pinned(self, ids: Sequence[str], release: int) -> Answered:
-        """The answers of that release, as long as Redis keeps it.
+    async def head(self) -> Head | AlmanacError:
+        """The live head, or why it cannot be read."""
+        told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.ask((), told.set_result)
+        match await told:
+            case Found(seen):
+                return seen.head
+            case Flagged(_, failure) | (AlmanacError() as failure):
+                return failure
+            case defect:
+                raise defect
 
-        Raises:
-            InputError: `RELEASE_UNKNOWN` or `RELEASE_GONE`, or what Redis holds is not a table of this format.
-            AlmanacError: Redis cannot be asked: no other release may answer for this one.
-        """
-        if (refusal := self._breaker.refusal()) is not None:
-            raise refusal.with_traceback(None)  # it is raised many times: each would leave its frames on it
-        try:
-            found = await self._lookups.lookup(self._pin(release), ids)
-        except AlmanacError as err:
-            self._note(err)
-            raise
-        self._breaker.succeeded()
-        return self._answered(ids, found)
+    def _told(self, ids: Sequence[str], done: Callable[[Outcome], None], release: int | None, told: Told) -> None:
+        if isinstance(told, AlmanacError):
+            self._note(told)
+            is_guessed = release is None and not isinstance(told, InputError)
+            done(self._flagged(ids, told) if is_guessed else told)
+        else:
+            if not isinstance(told, Exception):  # a defect of ours says nothing of Redis
+                self._breaker.succeeded()
+            done(told)
 
     def _note(self, why: AlmanacError) -> None:
         """Tell the breaker; a Redis that says what it does not hold has answered."""
@@ -111,16 +117,12 @@ class ServedTable:
         else:
             self._breaker.failed(why)
 
-    def _answered(self, ids: Sequence[str], found: Found) -> Answered:
-        now, seen = self._clock(), found.seen
-        return Answered(seen.head, seen.answers(ids, found.rows, now))
-
-    def _flagged(self, ids: Sequence[str], why: AlmanacError) -> Answered:
+    def _flagged(self, ids: Sequence[str], why: AlmanacError) -> Flagged:
         seen, now = self._follower.seen, self._clock()
         code = why.problems[0].code
         flag = STORE_LOST if code == "NO_VERSION" and seen else code
         serving = seen.head.serving if seen else self._serving
-        return Answered(None, [fallback(seen, serving, id_, now, flag=flag, is_away=True) for id_ in ids], why)
+        return Flagged([fallback(seen, serving, id_, now, flag=flag, is_away=True) for id_ in ids], why)
 
     def _pin(self, release: int) -> Follows:
         pin = self._pins.pop(release, None) or Pin(self.name, release)

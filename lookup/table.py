@@ -6,8 +6,8 @@ from typing import NamedTuple, cast
 
 from lookup.bulk import RowsOf, checksum_of, counts, exists, no_rows, priors_of, unlink
 from lookup.capacity import Plan, plan, refuse_eviction, refuse_what_does_not_fit, server_of
+from lookup.commands import RowCommands
 from lookup.connect import Client, address_of_client, redis_errors
-from lookup.follower import row_commands
 from lookup.loader import Load, Loaded, in_threads, list_version, load_priors, method_of
 from lookup.rows import Part, Row, Rows
 from lookup.versions import Flip, Versions, fenced, removable
@@ -130,7 +130,7 @@ class RedisTable:
 
     def differing(self, head: Head, sample: Sequence[Row]) -> list[str]:
         """The ids of the sample whose stored value is not the given one."""
-        commands = row_commands(head, [row.entity for row in sample])
+        commands = RowCommands(head).listed([row.entity for row in sample])
         with Wires(self._address) as wires:
             found = wires.ask([command[1].encode() for command in commands], [packed(*each) for each in commands])
         return [row.entity for row, value in zip(sample, found, strict=True) if value != row.value]
@@ -196,7 +196,7 @@ class RedisTable:
         erased = 0
         with Wires(self._address) as wires:
             for head in [*self._listed().values(), *self._versions.dropping().values()]:
-                ((_, key, *field),) = row_commands(head, [entity])
+                ((_, key, *field),) = RowCommands(head).listed([entity])
                 erased += wires.of(key).ask("HDEL" if field else "UNLINK", key, *field)
                 said = {prior for prior, _ in head.serving.prior_fields(entity)} if head.priors else set()
                 if said and (gone := said - remains(head).priors):

@@ -1,7 +1,7 @@
 """Names in the lookup table: entity ids, buckets and Redis keys (docs/lookup.md)."""
 
 import binascii
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MAX_ID_BYTES = 512
 ENTITIES_PER_BUCKET = 64
@@ -34,6 +34,15 @@ def id_problem(entity: str) -> str | None:
     if any(ord(character) < 0x20 or ord(character) == 0x7F for character in entity):
         return "has a control character"
     return None
+
+
+def first_id_problem(ids: Sequence[str]) -> tuple[int, str] | None:
+    """The position of the first of these that cannot be an entity id, and why; None where all can."""
+    together = "".join(ids)
+    are_plain = together.isascii() and together.isprintable()  # what is true of all characters is so of each id's
+    if are_plain and all(map(str.strip, ids)) and max(map(len, ids), default=0) <= MAX_ID_BYTES:
+        return None  # nearly always
+    return next(((at, why) for at, entity in enumerate(ids) if (why := id_problem(entity))), None)
 
 
 def key_values(entity: str) -> list[str]:

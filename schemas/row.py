@@ -93,6 +93,9 @@ class PlainDecoder:
 
     Attributes:
         is_of_use: Whether rows of these columns can be plain: floats of one width, then enums.
+        size: Of a plain row, in bytes.
+        layout: Of its floats, as `struct` names it.
+        enums: How many bytes follow them.
     """
 
     def __init__(self, columns: Sequence[ColumnSpec]) -> None:
@@ -101,25 +104,38 @@ class PlainDecoder:
         tag, width, letter = _FLOATS.get(kind, (0, 0, ""))
         self._enums = [spec for spec in columns[count:] if spec.type == "enum" and len(spec.values) <= _ONE_BYTE]
         self.is_of_use = bool(letter) and count + len(self._enums) == len(columns)
+        self.enums = len(self._enums)
+        self.layout = ">x" + f"x{letter}" * count
         self._step = 1 + width
         self._end = 1 + count * self._step  # a header, then a tag and a float each
-        self._size = self._end + len(self._enums)
-        self._header, self._tags = bytes([0x90 | len(columns)]), bytes([tag]) * count
-        self._read = struct.Struct(">x" + f"x{letter}" * count).unpack_from
+        self.size = self._end + self.enums
+        self._header, self._tag = bytes([0x90 | len(columns)]), bytes([tag])
+        self._tags = self._tag * count
+        self._read = struct.Struct(self.layout).unpack_from
         self._choices: dict[bytes, tuple[str, ...]] = {}
 
     def __call__(self, raw: bytes) -> Plain | None:
         """The row, or None where it is not a plain one of these columns."""
         end = self._end
-        if len(raw) != self._size or raw[:1] != self._header or raw[1 : end : self._step] != self._tags:
+        if len(raw) != self.size or raw[:1] != self._header or raw[1 : end : self._step] != self._tags:
             return None
-        if (choices := self._choices.get(raw[end:])) is None:
-            indexes = raw[end:]
+        choices = self.choices(raw[end:])
+        return None if choices is None else Plain(self._read(raw), choices)
+
+    def choices(self, indexes: bytes) -> tuple[str, ...] | None:
+        """The values of the enums, of whose indexes a row's last bytes are; None where there are none of these."""
+        if (known := self._choices.get(indexes)) is None:
             if any(index >= len(spec.values) for index, spec in zip(indexes, self._enums, strict=True)):
                 return None
-            choices = tuple(spec.values[index] for index, spec in zip(indexes, self._enums, strict=True))
-            self._choices[indexes] = choices  # at most as many as there are values of all enums together, multiplied
-        return Plain(self._read(raw), choices)
+            known = tuple(spec.values[index] for index, spec in zip(indexes, self._enums, strict=True))
+            self._choices[indexes] = known  # at most as many as there are values of all enums together, multiplied
+        return known
+
+    def are_tagged(self, rows: bytes, count: int) -> bool:
+        """Whether so many rows, each of `size` bytes, have the header and the tags of these columns."""
+        if rows[:: self.size] != self._header * count:
+            return False
+        return all(rows[at :: self.size] == self._tag * count for at in range(1, self._end, self._step))
 
 
 def decode_row(columns: Sequence[ColumnSpec], raw: bytes) -> dict[str, Value]:

@@ -120,10 +120,10 @@ class Server(NamedTuple):
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 self.ask("GET", "/healthz")
-            except OSError:
-                time.sleep(0.05)
             except http.client.HTTPException:
                 return  # one that speaks TLS
+            except OSError:
+                time.sleep(0.05)
             else:
                 return
         raise AssertionError(f"the server did not start: {self.log.read_text()}")

@@ -1,6 +1,5 @@
 """The read API from outside: a real server process over a real Redis."""
 
-import asyncio
 import json
 import os
 import socket
@@ -9,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -19,6 +17,7 @@ import pytest
 import redis
 
 from lookup.api import create_app
+from lookup.http11 import Request, Response
 from lookup.openapi import document
 from schemas.answer import LookupResponse, UnknownAnswer
 from schemas.head import Head, Serving
@@ -142,7 +141,7 @@ BAD_REQUESTS: dict[str, tuple[str, str, bytes | None, dict[str, str], int, str]]
     "POST to an entity": ("POST", "/v1/flights/x", _ids("x"), JSON, 405, "METHOD"),
     "PUT to a batch": ("PUT", LOOKUP, _ids("x"), JSON, 405, "METHOD"),
     "POST to healthz": ("POST", "/healthz", b"{}", JSON, 405, "METHOD"),
-    "a method that nobody has": ("BREW", "/v1/flights/x", None, {}, 405, "METHOD"),
+    "a method that nobody has": ("BREW", "/v1/flights/x", None, {}, 400, "HTTP"),
     "a form": ("POST", LOOKUP, b"ids=a", {"Content-Type": "application/x-www-form-urlencoded"}, 415, "BODY_TYPE"),
     "no body": ("POST", LOOKUP, b"", JSON, 400, "BODY_JSON"),
     "not JSON": ("POST", LOOKUP, b"ids: [a]", JSON, 400, "BODY_JSON"),
@@ -305,16 +304,13 @@ def test_a_time_that_cannot_be_read_is_an_age_that_is_not_a_number(
 def test_a_defect_of_ours_is_500_for_the_client_and_a_traceback_in_the_log(
     redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sent: list[Any] = []
-    scope: Any = SimpleNamespace(method="GET", path="/healthz", headers={})
-    proto: Any = SimpleNamespace(response_bytes=lambda *response: sent.append(response))
-
+    sent: list[Response] = []
     app = create_app(redis_url, {"flights": Serving()})
-    app._respond = lambda *_: None.missing  # type: ignore[attr-defined,method-assign]
+    app._ask_one = lambda _: None.missing  # type: ignore[attr-defined,method-assign]
 
-    asyncio.run(app.__rsgi__(scope, proto))
+    app.begin(Request("GET", "/v1/flights/UA:1", "", {})).answer(b"", sent.append)
 
-    ((status, _, body),) = sent
+    ((status, body, _),) = sent
     assert (status, json.loads(body)["code"]) == (500, "INTERNAL")
     assert b"AttributeError" not in body
     assert "AttributeError" in caplog.text

@@ -11,10 +11,9 @@ import subprocess
 import threading
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -23,6 +22,7 @@ import redis
 
 from lookup.api import Options, create_app
 from lookup.embedded import free_port
+from lookup.http11 import Connection
 from lookup.keyring import Keyring
 from lookup.misses import read_misses
 from lookup.serve import Listening, serve
@@ -254,35 +254,42 @@ def test_the_body_of_a_request_without_a_key_is_not_kept(redis_url: str, tmp_pat
     keys = tmp_path / "keys.yaml"
     keys.write_text("keys: {}\n")
     app = create_app(redis_url, TABLES, Options(keyring=Keyring.load(keys)))
-    proto: Any = _Upload(pieces=16)
-    scope: Any = SimpleNamespace(method="POST", path="/v1/flights/lookup", query_string="", headers={})
+    transport = _Transport()
+    loop = asyncio.new_event_loop()
+    connection = Connection(app, set(), loop)
+    connection.connection_made(transport)
+    piece = bytes(1 << 16)
 
     tracemalloc.start()
     try:
-        asyncio.run(app.__rsgi__(scope, proto))
+        connection.data_received(b"POST /v1/flights/lookup HTTP/1.1\r\nHost: x\r\nContent-Length: 917504\r\n\r\n")
+        for _ in range(13):
+            connection.data_received(piece)
+        before = b"".join(transport.written)  # all of it is read first, or the client would not see the answer
+        connection.data_received(piece)
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
+        connection.connection_lost(None)
+        loop.close()
 
-    assert proto.statuses == [401]
-    assert proto.pieces == 0  # all of it came, or the client would not see the answer
+    assert before == b""
+    assert b"".join(transport.written).startswith(b"HTTP/1.1 401 ")
     assert peak_bytes < 1 << 19
 
 
-class _Upload:
-    """A request that brings a body of so many pieces of 64 KiB."""
+class _Transport(asyncio.Transport):
+    """Keeps what is written."""
 
-    def __init__(self, pieces: int) -> None:
-        self.pieces = pieces
-        self.statuses: list[int] = []
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while self.pieces:
-            self.pieces -= 1
-            yield bytes(1 << 16)
+    def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
+        self.written.append(bytes(data))
 
-    def response_bytes(self, status: int, headers: Any, body: bytes) -> None:
-        self.statuses.append(status)
+    def is_closing(self) -> bool:
+        return False
 
 
 def test_a_batch_that_is_none_costs_as_much_as_one_id(run_server: Any, redis_url: str, tmp_path: Path) -> None:
