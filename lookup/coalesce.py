@@ -100,22 +100,23 @@ class Lookups:
         try:
             if isinstance(outcome, Exception):
                 raise outcome
-            if (refused := _refused(outcome[ids if asked else 0 :])) is not None:
+            are_sound = _REPLIES.issuperset(map(type, outcome))  # nearly always
+            if not are_sound and (refused := _refused(outcome[ids if asked else 0 :])) is not None:
                 raise refused
             found = follower.settle(asked, outcome)
         except Exception as err:  # noqa: BLE001  # their outcome
             _tell(lookups, err)
         else:
-            self._share(follower, lookups, found)
+            self._share(follower, lookups, found, are_sound=are_sound)
 
-    def _share(self, follower: Follows, lookups: list[_Lookup], found: Found | None) -> None:
-        """Give each lookup its rows; where there are none yet, all are asked once more."""
+    def _share(self, follower: Follows, lookups: list[_Lookup], found: Found | None, *, are_sound: bool) -> None:
+        """Give each lookup its rows, or its error; where there are no rows yet, all are asked once more."""
         start = 0
         for lookup in lookups:
             if found is not None:
                 rows = found.rows[start : start + len(lookup.ids)]
                 start += len(lookup.ids)
-                lookup.tell(_refused(rows) or Found(found.seen, rows))
+                lookup.tell((None if are_sound else _refused(rows)) or Found(found.seen, rows))
             elif lookup.attempt < ATTEMPTS:
                 self._add(follower, lookup._replace(attempt=lookup.attempt + 1))
             else:
@@ -124,8 +125,6 @@ class Lookups:
 
 def _refused(replies: Sequence[Any]) -> AlmanacError | None:
     """The first error among the replies."""
-    if _REPLIES.issuperset(map(type, replies)):  # nearly always
-        return None
     return next((reply for reply in replies if isinstance(reply, AlmanacError)), None)
 
 

@@ -106,7 +106,16 @@ class Seen:
         if self._encoded is None or age >= self._until:
             return None
         status: Status = "stale" if age >= self._stale_after else "exact"
-        found = self._encoded(ids, rows, status, _age(age))
+        found = self._encoded.many(ids, rows, status, _age(age))
+        return None if found is None else (found, status)
+
+    def encoded_one(self, entity: str, row: bytes, now: float) -> tuple[bytes, Status] | None:
+        """The JSON of `answer` and its status; None where it is not plain."""
+        age = now - self._scored
+        if self._encoded is None or age >= self._until:
+            return None
+        status: Status = "stale" if age >= self._stale_after else "exact"
+        found = self._encoded.one(entity, row, status, _age(age))
         return None if found is None else (found, status)
 
     def answer(self, entity: str, row: bytes | None, now: float) -> Answer:

@@ -4,6 +4,7 @@ httptools (llhttp, Node's parser) reads the bytes. What is here is what a connec
 """
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ IDLE_SECONDS = 75.0
 _HEAD_BYTES = 1 << 16
 _DROPPED_BYTES = 16 << 20
 _PIPELINED = 16
+# One whole GET and nothing else: its target, and all that follows its first line.
+_GET = re.compile(rb"GET (/[!-~]*) HTTP/1\.1(\r\n(?:[!-9;-~]+:[\t -~]*\r\n)*\r\n)").fullmatch
 _KEPT_HEADERS = {
     name.encode(): name for name in ("authorization", "content-type", "expect", "if-none-match", "traceparent")
 }
@@ -68,7 +71,7 @@ class Exchange(Protocol):
     def keeps_body(self) -> bool:
         """Whether the service wants the body; it is read in any case, but not kept."""
 
-    def answer(self, body: bytes, send: Send) -> None:
+    def answer(self, send: Send, body: bytes = b"") -> None:
         """Answer, now or later."""
 
     def too_large(self, send: Send) -> None:
@@ -112,6 +115,8 @@ class Connection(asyncio.Protocol):
         self._head_bytes = self._body_bytes = 0
         self._body: list[bytes] = []
         self._body_timer: asyncio.TimerHandle | None = None
+        self._repeated = b""  # how the last request went on behind its first line, and what that means
+        self._repeats: tuple[Mapping[str, str], bool] = ({}, True)
         self._idle_since = loop.time()
         self._idle_timer = loop.call_later(IDLE_SECONDS, self._look)
 
@@ -146,6 +151,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         was_in_head = self._is_in_head
+        is_between = not was_in_head and self._exchange is None
+        if is_between and (match := _GET(data)) and match[2] == self._repeated:
+            self._repeat(match[1])
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -164,6 +173,14 @@ class Connection(asyncio.Protocol):
             self._head_bytes += len(data)
             if self._head_bytes > _HEAD_BYTES:
                 self._refuse(431, f"the head of a request may have {_HEAD_BYTES} bytes")
+        elif is_between and (match := _GET(data)) and "expect" not in self._headers:
+            self._repeated, self._repeats = match[2], (self._headers, self._parser.should_keep_alive())
+
+    def _repeat(self, target: bytes) -> None:
+        """Answer a GET whose headers are, byte for byte, those of the one before: what they mean is known."""
+        headers, keeps_alive = self._repeats
+        exchange = self._service.begin(_request("GET", target, headers))
+        self._queue(_Turn(exchange.answer, exchange, False, keeps_alive))
 
     # What the parser calls.
 
@@ -184,20 +201,14 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         self._body_bytes = 0
-        path, _, query = self._target.partition(b"?")
-        if b"://" in path[:8]:  # `GET http://host/path`, as to a proxy
-            path = httptools.parse_url(self._target).path or b"/"
-        if b"%" in path:
-            path = unquote_to_bytes(path)
         method = self._parser.get_method().decode()
-        request = Request(method, path.decode("utf-8", "replace"), query.decode("latin-1"), self._headers)
-        exchange = self._exchange = self._service.begin(request)
+        exchange = self._exchange = self._service.begin(_request(method, self._target, self._headers))
         self._is_head = method == "HEAD"
         if self._headers and self._headers.get("expect", "").lower() == "100-continue":
             if exchange.keeps_body and self._turn is None:
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             elif not exchange.keeps_body:  # the client need not send it at all
-                self._end_body(partial(exchange.answer, b""), keeps_alive=False)
+                self._end_body(exchange.answer, keeps_alive=False)
 
     def on_body(self, part: bytes) -> None:
         if (exchange := self._exchange) is None:  # it was given up
@@ -217,7 +228,7 @@ class Connection(asyncio.Protocol):
         if (exchange := self._exchange) is None:
             return
         is_too_large = self._body_bytes > MAX_BODY_BYTES
-        answer = exchange.too_large if is_too_large else partial(exchange.answer, b"".join(self._body))
+        answer = exchange.too_large if is_too_large else partial(exchange.answer, body=b"".join(self._body))
         self._end_body(answer, keeps_alive=self._parser.should_keep_alive())
 
     # Answering.
@@ -298,6 +309,15 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         else:
             self._idle_timer = self._loop.call_later(left, self._look)
+
+
+def _request(method: str, target: bytes, headers: Mapping[str, str]) -> Request:
+    path, _, query = target.partition(b"?")
+    if b"://" in path[:8]:  # `GET http://host/path`, as to a proxy
+        path = httptools.parse_url(target).path or b"/"
+    if b"%" in path:
+        path = unquote_to_bytes(path)
+    return Request(method, path.decode("utf-8", "replace"), query.decode("latin-1"), headers)
 
 
 def _written(response: Response, *, is_head: bool, closes: bool) -> bytes:

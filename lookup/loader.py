@@ -1,7 +1,6 @@
 """Loading a version into Redis: each part of its rows is read, packed and sent by itself, in any process."""
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,7 +26,8 @@ Commands = tuple[list[bytes], Any, int]
 """Keys, a binary array with the packed commands for each, and how many replies each key's have."""
 
 _THREADS = 2
-_NICENESS = 10
+# Of each connection, where readers wait for the same server: a quarter of a million entities of some 30 bytes.
+_GENTLE_BYTES_PER_SECOND = 8e6
 _PROBE_MS = 10_000  # it goes by itself where this process is killed
 _SAMPLED_ROWS = 64  # of each part
 _REPLACED_REPLIES = 4  # to MULTI, DEL, HSET and EXEC
@@ -55,6 +55,7 @@ class Load:
         method: How buckets are sent.
         replicas: How many must have the rows before the part is done.
         is_again: Whether rows may be there already: a hash that is sent field by field is then emptied first.
+        is_gentle: Whether another version is being read meanwhile: its readers go first.
     """
 
     address: Address
@@ -62,6 +63,7 @@ class Load:
     method: Method
     replicas: int = 0
     is_again: bool = False
+    is_gentle: bool = False
 
     def __call__(self, part: Part) -> Loaded:
         """Send the part's rows.
@@ -81,7 +83,7 @@ class Load:
             list_version(wires, head)
             commands = _string_commands(head, chunk) if head.layout == "string" else self._bucketed(chunk, buckets)
             for keys, data, replies in commands:
-                wires.send(keys, data, replies)
+                wires.send(keys, data, replies, bytes_per_second=_GENTLE_BYTES_PER_SECOND if self.is_gentle else None)
             list_version(wires, head)
             wires.wait(self.replicas)
         chosen = range(0, rows, max(1, rows // _SAMPLED_ROWS))
@@ -138,11 +140,13 @@ def load_priors(wires: Wires, head: Head, priors: dict[str, bytes]) -> None:
 
 
 def in_threads(load: Callable[[Part], Loaded], parts: Sequence[Part]) -> list[Loaded]:
-    """Load all parts with a few threads of low priority: who is being answered goes first."""
+    """Load all parts with a few threads; where readers wait for the same server, at the lowest priority there is."""
 
     def in_background(part: Part) -> Loaded:
-        with suppress(OSError, AttributeError):  # a thread has its own niceness on Linux only
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        if isinstance(load, Load) and load.is_gentle:
+            # On Linux. A nice thread would still keep a core from those who answer until its slice ends.
+            with suppress(OSError, AttributeError):
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         return load(part)
 
     with ThreadPoolExecutor(min(_THREADS, len(parts)) or 1, thread_name_prefix="load") as pool:

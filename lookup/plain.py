@@ -26,11 +26,19 @@ class PlainAnswers:
         self._head, self._plain = head, plain
         self._model, self._variant, self._how = route
         self._outputs = [_encode(name) for name in outputs]
+        self._names = tuple(outputs)
         self._unpack = struct.Struct(f"{plain.layout}{plain.enums}s").iter_unpack
+        self._ends: dict[tuple[str, ...], bytes] = {}
+        self._ends_of: tuple[Status, float | None] | None = None
 
-    def __call__(
-        self, ids: Sequence[str], rows: Sequence[bytes | None], status: Status, age: float | None
-    ) -> bytes | None:
+    def one(self, entity: str, row: bytes, status: Status, age: float | None) -> bytes | None:
+        """The answer of one; None where it is of another kind."""
+        if (plain := self._plain(row)) is None or (end := self._end(plain.choices, status, age)) is None:
+            return None
+        outputs = _encode(dict(zip(self._names, plain.numbers, strict=True)))[:-1]
+        return b'{"id":%b,"status":"%b","outputs":%b%b' % (_encode(entity), status.encode(), outputs, end)
+
+    def many(self, ids: Sequence[str], rows: Sequence[bytes | None], status: Status, age: float | None) -> bytes | None:
         """The answers, with commas between them; None where one of them is of another kind."""
         count = len(rows)
         if None in rows or set(map(len, rows)) != {self._plain.size}:  # type: ignore[arg-type]
@@ -41,9 +49,10 @@ class PlainAnswers:
         *numbers, routes = zip(*self._unpack(data), strict=True)
         ends: dict[Any, bytes] = {}
         for route in set(routes):
-            if (end := self._end(route, status, age)) is None:
+            choices = self._plain.choices(route)
+            if choices is None or (end := self._end(choices, status, age)) is None:
                 return None
-            ends[route] = end
+            ends[route] = end + b"," + _BEGIN
         names = [b'","status":"%b","outputs":{%b:' % (status.encode(), self._outputs[0])]
         names += [b",%b:" % name for name in self._outputs[1:]]
         parts: list[Any] = [_encode(ids)[2:-2].split(b'","')]
@@ -52,16 +61,22 @@ class PlainAnswers:
         parts.append(map(ends.__getitem__, routes))
         return _BEGIN + b"".join(chain.from_iterable(zip(*parts, strict=True)))[: -len(_BEGIN) - 1]
 
-    def _end(self, route: bytes, status: Status, age: float | None) -> bytes | None:
-        """What follows the outputs, and the beginning of the next answer; None where the row is no scored one."""
-        choices = self._plain.choices(route)
-        if choices is None or choices[self._how] != SCORED:
-            return None
-        answer = Answer(
-            id="", status=status, outputs={}, release=self._head.release, model=choices[self._model],
-            variant=choices[self._variant], scored_at=self._head.scored_at, age_seconds=age,
-        )  # fmt: skip
-        return _encode(answer).partition(b'"outputs":{')[2] + b"," + _BEGIN
+    def _end(self, choices: tuple[str, ...], status: Status, age: float | None) -> bytes | None:
+        """What follows the outputs; None where the row is not one that was scored.
+
+        Kept for as long as the age is the same: in a millisecond there are dozens of answers.
+        """
+        if self._ends_of != (status, age):
+            self._ends, self._ends_of = {}, (status, age)
+        if (known := self._ends.get(choices)) is None:
+            if choices[self._how] != SCORED:
+                return None
+            answer = Answer(
+                id="", status=status, outputs={}, release=self._head.release, model=choices[self._model],
+                variant=choices[self._variant], scored_at=self._head.scored_at, age_seconds=age,
+            )  # fmt: skip
+            known = self._ends[choices] = _encode(answer).partition(b'"outputs":{')[2]
+        return known
 
 
 def route_positions(names: Sequence[str]) -> tuple[int, int, int] | None:

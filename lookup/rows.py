@@ -87,10 +87,12 @@ class FilePart:
     def read(self) -> Chunk:
         names = [spec.name for spec in self.columns]
         enums = [spec.name for spec in self.columns if spec.type == "enum"]
-        with _told_where_missing(self.path):
-            table = pq.read_table(
-                self.path, columns=[ENTITY_ID, *names], read_dictionary=enums, page_checksum_verification=True
-            ).unify_dictionaries()
+        with (
+            _told_where_missing(self.path),
+            pq.ParquetFile(self.path, read_dictionary=enums, page_checksum_verification=True) as file,
+        ):
+            # In this thread, which may be one of low priority: those of Arrow's pool are not.
+            table = file.read(columns=[ENTITY_ID, *names], use_threads=False).unify_dictionaries()
         ids = table.column(ENTITY_ID).cast(pa.binary()).combine_chunks()
         return Chunk(ids, encode_values(self.columns, [table.column(name).combine_chunks() for name in names]))
 

@@ -109,7 +109,7 @@ class RedisTable:
             list_version(wires, head)
             load_priors(wires, head, rows.priors)
             wires.wait(wanted)
-        loaded = spread(Load(self._address, head, method, wanted, known is not None), rows.parts)
+        loaded = spread(Load(self._address, head, method, wanted, known is not None, served is not None), rows.parts)
         self._refuse_overtaken(head)
         self._check(head, rows, [row for part in loaded for row in part.sample])
         if not self._versions.accept(head):

@@ -59,22 +59,26 @@ class Wires:
         """The part of all keys that each server has, as its slots say; in the order of `info`."""
         return self._slots.shares() if self._slots else [1.0]
 
-    def send(self, keys: Sequence[bytes], commands: Any, replies: int = 1) -> None:
+    def send(
+        self, keys: Sequence[bytes], commands: Any, replies: int = 1, *, bytes_per_second: float | None = None
+    ) -> None:
         """Send commands for each key.
 
         Args:
             keys: Where each goes.
             commands: Binary array, packed, those for one key together.
             replies: How many they have for each key.
+            bytes_per_second: To each server, on average; as many as go, when left out.
         """
         if self._slots is None:
-            self._wires[0].send(_joined(commands), len(keys) * replies)
+            self._wires[0].send(_joined(commands), len(keys) * replies, bytes_per_second=bytes_per_second)
             return
         owners = self._slots.owners(keys)
         for position, wire in enumerate(self._wires):
             mask = owners == position
             if mask.any():
-                wire.send(_joined(commands.filter(pa.array(mask))), int(mask.sum()) * replies)
+                count = int(mask.sum()) * replies
+                wire.send(_joined(commands.filter(pa.array(mask))), count, bytes_per_second=bytes_per_second)
 
     def ask(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> list[Any]:
         """The replies to one command for each key, in their order.

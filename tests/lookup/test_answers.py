@@ -3,6 +3,7 @@
 import struct
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +63,45 @@ def test_many_are_answered_as_each_is(outputs: tuple[ColumnSpec, ...], own_times
     table = seen(columns)
 
     assert table.answers(IDS, rows, now) == [table.answer(*each, now) for each in zip(IDS, rows, strict=True)]
+
+
+@pytest.mark.parametrize("outputs", OUTPUTS.values(), ids=OUTPUTS)
+@given(data=st.data())
+def test_what_is_encoded_at_once_are_the_bytes_of_each(outputs: tuple[ColumnSpec, ...], data: st.DataObject) -> None:
+    columns = (*outputs, *ROUTE)
+    ids = data.draw(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), min_size=1, max_size=5))
+    rows: list[bytes | None] = list(encode_rows(columns, [[data.draw(values(spec)) for _ in ids] for spec in columns]))
+    rows[-1] = data.draw(st.sampled_from([None, rows[-1], rows[0]]))
+    now = SCORED_AT + data.draw(st.sampled_from([0.0, 99.5, 100.0, 1000.0, 5000.0]))
+    table = seen(columns)
+    answers = table.answers(ids, rows, now)
+
+    if together := table.encoded(ids, rows, now):
+        assert b"[%b]" % together[0] == msgspec.json.encode(answers)
+        assert {answer.status for answer in answers} == {together[1]}
+    for entity, row, answer in zip(ids, rows, answers, strict=True):
+        if row is not None and (alone := table.encoded_one(entity, row, now)):
+            assert alone == (msgspec.json.encode(answer), answer.status)
+
+
+@pytest.mark.parametrize("outputs", ["a double", "two doubles", "a float"])
+def test_plain_rows_that_were_scored_are_encoded_at_once_and_no_others(outputs: str) -> None:
+    columns = (*OUTPUTS[outputs], *ROUTE)
+
+    def rows(status: str) -> list[bytes]:
+        numbers = [[0.25, float("nan")] for _ in OUTPUTS[outputs]]
+        return encode_rows(columns, [*numbers, ["m1", "m2"], ["champion"] * 2, ["scored", status]])
+
+    table, ids = seen(columns), ['a","b', "\\"]
+    scored, carried = rows("scored"), rows("carried")
+
+    together = table.encoded(ids, scored, SCORED_AT)
+    assert together == (msgspec.json.encode(table.answers(ids, scored, SCORED_AT))[1:-1], "exact")
+    assert table.encoded(ids, carried, SCORED_AT) is None
+    assert table.encoded(ids, [scored[0], None], SCORED_AT) is None
+    assert table.encoded(ids, [scored[0], scored[1] + b"\x00"], SCORED_AT) is None
+    assert table.encoded(ids, [scored[0], b"\x9f" + scored[1][1:]], SCORED_AT) is None
+    assert table.encoded(ids, scored, SCORED_AT + 1000) is None
 
 
 @pytest.mark.parametrize(

@@ -308,7 +308,7 @@ def test_a_defect_of_ours_is_500_for_the_client_and_a_traceback_in_the_log(
     app = create_app(redis_url, {"flights": Serving()})
     app._ask_one = lambda _: None.missing  # type: ignore[attr-defined,method-assign]
 
-    app.begin(Request("GET", "/v1/flights/UA:1", "", {})).answer(b"", sent.append)
+    app.begin(Request("GET", "/v1/flights/UA:1", "", {})).answer(sent.append)
 
     ((status, body, _),) = sent
     assert (status, json.loads(body)["code"]) == (500, "INTERNAL")
