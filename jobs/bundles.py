@@ -29,6 +29,7 @@ from schemas.bundle import (
 )
 from schemas.content import sha256_file, write_atomically
 from schemas.errors import InputError, Problem
+from schemas.run import CHAMPION
 from validation.drift import ScoredProfile
 from validation.parity import Floats, max_difference, measure, metric_problems
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     import lightgbm
 
 LATEST = "latest"
-_LATEST_FILE = "latest.txt"
 _DIGEST_CHARACTERS = 12
 
 
@@ -157,7 +157,7 @@ def _open_model(folder: Path, manifest: BundleManifest, text: bytes) -> "lightgb
     return booster
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)
 def proven_bundle(folder: Path, digest: str) -> tuple[Bundle, float]:
     """The bundle, once a process, after it reproduced every prediction of its holdout; with the largest difference.
 
@@ -258,9 +258,13 @@ def write_bundle(
     return folder
 
 
-def make_latest(folder: Path) -> None:
-    """Name the bundle the one that `latest` means."""
-    write_atomically(folder.parent / _LATEST_FILE, folder.name + "\n")
+def make_latest(folder: Path, variant: str = CHAMPION) -> None:
+    """Name the bundle the one that `latest` means for that variant."""
+    write_atomically(_pointer(folder.parent, variant), folder.name + "\n")
+
+
+def _pointer(bundles: Path, variant: str) -> Path:
+    return bundles / ("latest.txt" if variant == CHAMPION else f"latest-{variant}.txt")
 
 
 def _sound(folder: Path) -> bool:
@@ -272,8 +276,8 @@ def _sound(folder: Path) -> bool:
     return True
 
 
-def find_bundle(bundles: Path, reference: str, *, where: str) -> Path:
-    """The folder of the bundle of that id, or of the latest one.
+def find_bundle(bundles: Path, reference: str, *, where: str, variant: str = CHAMPION) -> Path:
+    """The folder of the bundle of that id, or of the latest one of that variant.
 
     Raises:
         InputError: there is no such bundle.
@@ -281,7 +285,7 @@ def find_bundle(bundles: Path, reference: str, *, where: str) -> Path:
     name = reference
     if reference == LATEST:
         try:
-            name = (bundles / _LATEST_FILE).read_text(encoding="utf-8").strip()
+            name = _pointer(bundles, variant).read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             raise InputError(
                 Problem("BUNDLE_NOT_FOUND", where, f"no bundle in {bundles}", "one; train it first")

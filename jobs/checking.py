@@ -19,8 +19,28 @@ from schemas.diff import Diff
 from schemas.errors import AlmanacError, InputError, Problem
 from schemas.expectations import Expectation
 from schemas.pipeline import Pipeline
-from schemas.report import Baseline, CalibrationMeasure, CheckResult, DriftMeasure, Family, SliceMeasure, Verdict
-from schemas.run import DATA_DOCS, ENTITY_ID, FEATURES, PREDICTIONS, PROFILE_FILE, QUARANTINE, SCORED, RunManifest
+from schemas.report import (
+    Baseline,
+    CalibrationMeasure,
+    CheckResult,
+    ContestMeasure,
+    DriftMeasure,
+    Family,
+    SliceMeasure,
+    Verdict,
+)
+from schemas.run import (
+    DATA_DOCS,
+    ENTITY_ID,
+    FEATURES,
+    PREDICTIONS,
+    PROFILE_FILE,
+    QUARANTINE,
+    SCORED,
+    SHADOW,
+    RunManifest,
+)
+from validation.contest import check_sample_ratio, measure_contest
 from validation.coverage import check_coverage, check_entities, check_finite, check_quarantine, check_workers
 from validation.diff import check_churn
 from validation.drift import Comparison, ScoredProfile, check_drift, check_first_release, drift_measures
@@ -57,6 +77,7 @@ class Checks:
         self.slices: tuple[SliceMeasure, ...] = ()
         self.calibration: tuple[CalibrationMeasure, ...] = ()
         self.calibrated: str | None = None
+        self.contest: ContestMeasure | None = None
         self.data_docs: str | None = None
         self._unique: frozenset[str] = frozenset()
         self.diff: Diff | None = None
@@ -101,6 +122,8 @@ class Checks:
             every.append(("slices", "slices", self._slices))
         if checks.churn:
             every.append(("churn", "churn", self._churn))
+        if self._declared.models.challenger:
+            every.append(("challenger", "challenger", self._challenger))
         if checks.calibration:
             every.append(("calibration", "calibration", self._calibration))
         return every
@@ -195,6 +218,19 @@ class Checks:
             tolerance = declared.tolerance
             self.diff = diff_manifests(self._plan.store, live, self._manifest, tolerance=tolerance, correlate=False)
         return check_churn(self.diff, declared, first_release=live is None)
+
+    def _challenger(self) -> CheckResult | None:
+        declared, manifest = self._declared.models.challenger, self._manifest
+        if declared is None:
+            return None
+        slices = self._declared.checks.slices
+        files = [
+            (self._folder / PREDICTIONS / name, self._folder / FEATURES / name, self._folder / file.path)
+            for file in manifest.files_in(SHADOW)
+            for name in [Path(file.path).name]
+        ]
+        self.contest = measure_contest(declared, manifest, files, slices.columns if slices else [])
+        return check_sample_ratio(declared, manifest.counts)
 
     def _calibration(self) -> list[CheckResult]:
         from jobs.outcomes import earlier_run, outcomes

@@ -73,14 +73,20 @@ def train(pipeline: PipelineName, as_json: Json = False) -> None:
     check_sql(declared)
     with console.step("train") as step:
         spark = spark_session(f"almanac train {pipeline}", log=settings.store / SPARK_LOG)
-        bundle = train_model(spark, settings, declared).bundle
+        trained = train_model(spark, settings, declared)
+        bundle = trained.bundle
         record = bundle.manifest.training
         step.detail = f"bundle {bundle.id}: {record.rows:,} rows, {record.holdout_rows:,} {record.split}"
+    for variant, other in trained.others.items():
+        console.say(f"  {variant}: bundle {other.id}, {other.manifest.training.rows:,} rows")
     console.table(
         ["metric", "on the holdout", "floor"],
         [(n, v, bundle.manifest.floors.get(n)) for n, v in bundle.manifest.metrics.items()],
     )
-    console.result({"bundle": bundle.id, "folder": str(bundle.folder), "metrics": bundle.manifest.metrics})
+    others = {variant: other.id for variant, other in trained.others.items()}
+    console.result(
+        {"bundle": bundle.id, "folder": str(bundle.folder), "metrics": bundle.manifest.metrics, "others": others}
+    )
 
 
 @app.command()

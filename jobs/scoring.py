@@ -13,13 +13,19 @@ from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's 
 from pyspark.sql import types as T  # noqa: N812
 
 from jobs.bundles import Bundle
-from jobs.tasks import BUCKET, FILE, NOTE, Predict, QuarantineTask, Scoring, file_count
+from jobs.dealing import dealt
+from jobs.lineup import Lineup
+from jobs.predicting import NOTE, Contender, Predict
+from jobs.tasks import BUCKET, FILE, QuarantineTask, Scoring, file_count
 from schemas.checks import Rule
 from schemas.errors import InputError, Problem
 from schemas.keys import bucket_count
+from schemas.models import Models
 from schemas.run import ENTITY_ID, FEATURES, INPUT_ROW, REASONS, STAGE, DataFile, Parity
 from validation.analysis import analysis_errors
 from validation.quarantine import listed, rule_reasons
+
+_NOTED = T.StructField(NOTE, T.StringType())
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,8 @@ class Scored:
     Attributes:
         files: Predictions, features, and what was set aside for its prediction.
         rows: Scored.
+        variants: Variant -> rows that it scored, where there are several.
+        shadowed: Rows that a second model scored too.
         aside: Rows that were set aside for their prediction.
         reasons: Reason -> such rows.
     """
@@ -36,6 +44,8 @@ class Scored:
     files: tuple[DataFile, ...]
     parity: tuple[Parity, ...]
     rows: int
+    variants: Counter[str]
+    shadowed: int
     aside: int
     reasons: Counter[str]
 
@@ -43,9 +53,10 @@ class Scored:
 def score(
     features: DataFrame,
     rows: int,
-    bundle: Bundle,
+    lineup: Lineup,
     folder: Path,
     *,
+    models: Models,
     buckets: int,
     rules: Sequence[Rule] = (),
     where: str,
@@ -59,7 +70,8 @@ def score(
     Args:
         features: ENTITY_ID and the feature columns, ids distinct.
         rows: How many there are.
-        bundle: The champion.
+        lineup: The bundles.
+        models: Which of them scores which rows.
         folder: On a file system that every executor shares.
         buckets: Of the lookup table.
         rules: Over key, features and outputs.
@@ -69,30 +81,38 @@ def score(
         InputError: a worker could not trust the bundle or read a feature.
         DeclarationError: a rule is not a predicate over these columns.
     """
-    outputs = tuple(output.name for output in bundle.manifest.outputs)
-    placed = _bucketed(features, buckets, file_count(rows))
-    predict = Predict(bundle.folder, bundle.digest)
+    outputs = tuple(output.name for output in lineup.champion.manifest.outputs)
+    placed = _bucketed(dealt(features, models, where=where), buckets, file_count(rows))
+    contenders = {variant: Contender(bundle.id, bundle.folder, bundle.digest) for variant, bundle in lineup}
+    predict = Predict(contenders, outputs)
     if rules:
         # Through the JVM and back, because Spark alone knows what its SQL means. The rows keep their places.
-        added = [*(T.StructField(name, T.DoubleType()) for name in outputs), T.StructField(NOTE, T.StringType())]
+        added = [*(T.StructField(name, T.DoubleType()) for name in predict.added(placed.columns)), _NOTED]
         predicted = placed.mapInArrow(predict, T.StructType([*placed.schema.fields, *added]))
         judged = predicted.withColumn(REASONS, listed(rule_reasons(predicted, rules, where=where)))
         with analysis_errors(f"{where}: rules"):
-            records = _run(judged, Scoring(folder, bundle.id, outputs, None))
+            records = _run(judged, Scoring(folder, contenders, outputs, None))
     else:
-        records = _run(placed, Scoring(folder, bundle.id, outputs, predict))
-    proven = Parity(
-        model=bundle.id,
-        rows=bundle.manifest.training.holdout_rows,
-        max_abs_difference=max((record["difference"] for record in records), default=0.0),
-        workers=len(records),
-    )
+        records = _run(placed, Scoring(folder, contenders, outputs, predict))
+    bundles = {bundle.id: bundle for _, bundle in lineup}
     return Scored(
         _files(records),
-        (proven,),
+        tuple(_proven(bundle, records) for bundle in bundles.values()),
         rows=sum(record["rows"] for record in records),
+        variants=sum((Counter(record["variants"]) for record in records), Counter()),
+        shadowed=sum(record["shadowed"] for record in records),
         aside=sum(record["aside"] for record in records),
         reasons=sum((Counter(record["reasons"]) for record in records), Counter()),
+    )
+
+
+def _proven(bundle: Bundle, records: list[dict[str, Any]]) -> Parity:
+    found = [record["differences"][bundle.id] for record in records]
+    return Parity(
+        model=bundle.id,
+        rows=bundle.manifest.training.holdout_rows,
+        max_abs_difference=max(found, default=0.0),
+        workers=len(found),
     )
 
 

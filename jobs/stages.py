@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.bundles import Bundle, check_promises, find_bundle, open_bundle
+from jobs.bundles import Bundle
 from jobs.carrying import base_run
+from jobs.lineup import Lineup, open_lineup
 from jobs.snapshot import Snapshot, take_snapshot
 from lookup.store import Store
 from schemas.content import canonical_json, sha256_text, write_atomically
@@ -20,13 +21,13 @@ from schemas.declared import DeclaredPipeline, load_pipeline
 from schemas.errors import BlockedError, DeclarationError, InputError, Problem
 from schemas.report import Override, Report
 from schemas.run import (
-    CHAMPION,
     FEATURES,
     MANIFEST_FILE,
     PREDICTIONS,
     PRIORS,
     QUARANTINE,
     RUN_FORMAT,
+    SHADOW,
     RunManifest,
 )
 from schemas.settings import Settings
@@ -52,8 +53,13 @@ class Plan:
     declared: DeclaredPipeline
     date: dt.date
     snapshot: Snapshot
-    bundle: Bundle
+    lineup: Lineup
     base: RunManifest | None = None  # whose predictions are carried, where that is declared
+
+    @property
+    def bundle(self) -> Bundle:
+        """The champion."""
+        return self.lineup.champion
 
     @property
     def store(self) -> Store:
@@ -62,7 +68,7 @@ class Plan:
     @property
     def run_id(self) -> str:
         """`<date>-<12 hex>` of all that decides the predictions: same content, same run."""
-        content = [RUN_FORMAT, self.declared.digest, {CHAMPION: self.bundle.digest}, self.snapshot.digest]
+        content = [RUN_FORMAT, self.declared.digest, self.lineup.digests, self.snapshot.digest]
         if self.base:
             content.append({"carried from": self.base.run_id})
         return f"{self.date.isoformat()}-{sha256_text(canonical_json(content))[:12]}"
@@ -79,14 +85,10 @@ def check_inputs(settings: Settings, pipeline: str, date: dt.date) -> Plan:
     check_sql(declared)
     snapshot = take_snapshot(settings, declared.pipeline, date)
     store = Store(settings.store, declared.name)
-    reference = declared.pipeline.models.champion.bundle
-    bundle = open_bundle(
-        find_bundle(store.bundles, reference, where=f"{pipeline}/pipeline.yaml: models.champion.bundle")
-    )
-    _check_outputs(declared, bundle)
-    check_promises(bundle, {str(name): floor for name, floor in declared.pipeline.training.floors.items()})
+    lineup = open_lineup(store, declared)
+    _check_outputs(declared, lineup.champion)
     base = base_run(store, date) if declared.pipeline.quarantine.serve == "carried" else None
-    return Plan(settings=settings, declared=declared, date=date, snapshot=snapshot, bundle=bundle, base=base)
+    return Plan(settings=settings, declared=declared, date=date, snapshot=snapshot, lineup=lineup, base=base)
 
 
 def _check_outputs(declared: DeclaredPipeline, bundle: Bundle) -> None:
@@ -164,7 +166,7 @@ def _whole(store: Store, run_id: str) -> RunManifest | None:
     if not (store.run_folder(run_id) / MANIFEST_FILE).is_file():
         return None
     manifest = store.manifest(run_id)
-    return None if store.damage(manifest, PREDICTIONS, FEATURES, QUARANTINE, PRIORS) else manifest
+    return None if store.damage(manifest, PREDICTIONS, FEATURES, QUARANTINE, PRIORS, SHADOW) else manifest
 
 
 def _move_into_place(staging: Path, store: Store, manifest: RunManifest) -> RunManifest:

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's 
 
 from jobs.carrying import Placing, Served, serve_set_aside, set_aside_ids
 from jobs.features import query_features, register_sources
+from jobs.lineup import route_rules
 from jobs.priors import write_priors
 from jobs.scoring import Scored, score, set_aside
 from jobs.stages import Plan
@@ -22,7 +23,6 @@ from schemas.errors import InputError, Problem
 from schemas.head import ColumnSpec
 from schemas.keys import bucket_count
 from schemas.run import (
-    CHAMPION,
     PREDICTIONS,
     QUARANTINE,
     REASONS,
@@ -59,7 +59,8 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
     of = {place: [rule for rule in pipeline.rules if rule.on == place] for place in ("features", "predictions")}
     inputs = register_sources(spark, plan.declared, plan.snapshot)
     features = query_features(spark, plan.declared, plan.date)
-    judged = judge_rows(features, pipeline.entity.key, of["features"], where=where).persist()
+    rules = [*of["features"], *route_rules(pipeline.models)]
+    judged = judge_rows(features, pipeline.entity.key, rules, where=where).persist()
     try:
         with analysis_errors(f"{plan.declared.name}/{pipeline.features.sql}"):
             rows = _count(judged)
@@ -67,7 +68,14 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
         counted = clock()
         buckets = bucket_count(rows.passed, pipeline.publish.entities_per_bucket)
         scored = score(
-            passed(judged), rows.passed, plan.bundle, folder, buckets=buckets, rules=of["predictions"], where=where
+            passed(judged),
+            rows.passed,
+            plan.lineup,
+            folder,
+            models=pipeline.models,
+            buckets=buckets,
+            rules=of["predictions"],
+            where=where,
         )
         aside = set_aside(failed(judged), inputs, rows.failed + kept_out, folder, outputs=outputs)
     finally:
@@ -92,7 +100,7 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
         date=plan.date,
         scored_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
         declaration=plan.declared.digest,
-        models={CHAMPION: plan.bundle.id},
+        models={variant: bundle.id for variant, bundle in plan.lineup},
         outputs=tuple(ColumnSpec(name=output.name, type=output.type) for output in plan.bundle.manifest.outputs),
         layout=pipeline.publish.layout,
         serving=serving,
@@ -154,6 +162,8 @@ def _served(
         withheld=served.withheld,
         collapsed=rows.collapsed,
         reasons=_reasons(placing.folder, quarantined),
+        variants=dict(sorted(scored.variants.items())),
+        shadowed=scored.shadowed,
     )
     return counts, served
 

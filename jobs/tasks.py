@@ -3,18 +3,18 @@
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.bundles import proven_bundle
+from jobs.dealing import OTHER, VARIANT
+from jobs.predicting import NOTE, OTHER_PREFIX, Contender, Predict
 from lookup.writer import SteadyWriter, write_rows
 from schemas.errors import AlmanacError
 from schemas.run import (
@@ -27,13 +27,13 @@ from schemas.run import (
     REASONS,
     ROUTE_COLUMNS,
     SCORED,
+    SHADOW,
     STAGE,
 )
 
 ROWS_PER_FILE = 250_000
 BUCKET = "__bucket"
 FILE = "__file"
-NOTE = "__note"
 NOT_FINITE = "not_finite"
 _LISTED = pa.list_(pa.string())
 
@@ -52,6 +52,11 @@ def prediction_schema(outputs: Sequence[str]) -> pa.Schema:
             *(pa.field(name, pa.string(), nullable=False) for name in ROUTE_COLUMNS),
         ]
     )
+
+
+def shadow_schema(outputs: Sequence[str]) -> pa.Schema:
+    """Columns of a file of what is predicted and not served."""
+    return pa.schema([each for each in prediction_schema(outputs) if each.name != "status"])
 
 
 class Task(ABC):
@@ -91,75 +96,79 @@ class QuarantineTask(Task):
 
 
 @dataclass(frozen=True, slots=True)
-class Predict:
-    """Adds a bundle's outputs to batches of features, and a note: how the bundle proved itself, or why it could not."""
-
-    bundle: Path
-    digest: str
-
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        first = next((batch for batch in batches if batch.num_rows), None)
-        if first is None:
-            return
-        try:
-            bundle, difference = proven_bundle(self.bundle, self.digest)
-            note = json.dumps({"difference": difference})
-            for batch in chain([first], batches):
-                yield _with(batch, bundle.predict(batch), note, [output.name for output in bundle.manifest.outputs])
-        except AlmanacError as err:
-            yield _with(first.slice(0, 1), np.array([np.nan]), json.dumps({"problems": err.problems}), ["score"])
-
-
-def _with(batch: pa.RecordBatch, scores: Any, note: str, outputs: list[str]) -> pa.RecordBatch:
-    added = [*(pa.field(name, pa.float64()) for name in outputs), pa.field(NOTE, pa.string())]
-    columns = [*batch.columns, pa.array(scores), pa.repeat(note, batch.num_rows)]
-    return pa.RecordBatch.from_arrays(columns, schema=pa.schema([*batch.schema, *added]))
-
-
-@dataclass(frozen=True, slots=True)
 class Scoring(Task):
-    """Writes predictions and features side by side, and what is set aside for its prediction apart.
+    """Writes predictions and features side by side, and apart what is set aside for its prediction, and what the models
+    predict that do not serve.
 
     Attributes:
         folder: Of the run.
-        model: Id of the bundle.
-        outputs: Its outputs.
+        contenders: Variant -> its bundle.
+        outputs: Of all of them.
         predict: What adds them; None where the batches have them already.
     """
 
     folder: Path
-    model: str
+    contenders: Mapping[str, Contender]
     outputs: tuple[str, ...]
     predict: Predict | None
 
     def write(self, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
-        features = pa.schema([each for each in schema if each.name not in (*self.outputs, NOTE, REASONS)])
+        own = {*self.outputs, *(OTHER_PREFIX + output for output in self.outputs), NOTE, REASONS, VARIANT, OTHER}
+        features = pa.schema([each for each in schema if each.name not in own])
+        folders = [(PREDICTIONS, prediction_schema(self.outputs)), (FEATURES, features)]
+        if OTHER in schema.names:
+            folders.append((SHADOW, shadow_schema(self.outputs)))
+        variants: Counter[str] = Counter()
         with ExitStack() as files:
-            kept = [
-                files.enter_context(SteadyWriter(self.folder / folder, name, columns))
-                for folder, columns in ((PREDICTIONS, prediction_schema(self.outputs)), (FEATURES, features))
-            ]
+            kept = [files.enter_context(SteadyWriter(self.folder / folder, name, each)) for folder, each in folders]
             aside = _Aside(self.folder, name, features, self.outputs)
             for batch in self.predict(batches) if self.predict else batches:
                 note = json.loads(batch.column(NOTE)[0].as_py())
                 if "problems" in note:
                     return {"problems": note["problems"]}
                 good = aside.split(batch)
-                routed = [pa.repeat(value, good.num_rows) for value in (self.model, CHAMPION, SCORED)]
-                columns = [good.column(ENTITY_ID), *(good.column(output) for output in self.outputs), *routed]
-                kept[0].write(pa.RecordBatch.from_arrays(columns, schema=prediction_schema(self.outputs)))
+                kept[0].write(self._predictions(good, variants))
                 kept[1].write(good.select(features.names))
+                if OTHER in schema.names:
+                    kept[2].write(self._others(good))
             done = [writer.finish() for writer in kept]
-            if not done[0].rows:
-                for file in done:
+            for file in done:
+                if not file.rows:
                     (self.folder / file.path).unlink()
             return {
                 "files": [file.model_dump() for file in (*done, *aside.finish()) if file.rows],
-                "difference": note["difference"],
+                "differences": note["differences"],
                 "rows": done[0].rows,
+                "variants": dict(variants),
+                "shadowed": done[2].rows if OTHER in schema.names else 0,
                 "aside": aside.rows,
                 "reasons": dict(aside.reasons),
             }
+
+    def _predictions(self, good: pa.RecordBatch, variants: Counter[str]) -> pa.RecordBatch:
+        """The rows as they are served; how many each variant has is counted."""
+        if VARIANT in good.schema.names:
+            variant = good.column(VARIANT)
+            variants.update({each["values"]: each["counts"] for each in pc.value_counts(variant).to_pylist()})
+        else:
+            variant = pa.repeat(CHAMPION, good.num_rows)
+        columns = [good.column(ENTITY_ID), *(good.column(output) for output in self.outputs), self._models(variant)]
+        schema = prediction_schema(self.outputs)
+        return pa.RecordBatch.from_arrays([*columns, variant, pa.repeat(SCORED, good.num_rows)], schema=schema)
+
+    def _others(self, good: pa.RecordBatch) -> pa.RecordBatch:
+        """What the other model predicts, of the rows that have one."""
+        rows = good.filter(good.column(OTHER).is_valid())
+        outputs = (rows.column(OTHER_PREFIX + output) for output in self.outputs)
+        variant = rows.column(OTHER)
+        columns = [rows.column(ENTITY_ID), *outputs, self._models(variant), variant]
+        return pa.RecordBatch.from_arrays(columns, schema=shadow_schema(self.outputs))
+
+    def _models(self, variant: pa.Array) -> pa.Array:
+        """The bundle of each row."""
+        named = pa.array([*self.contenders], pa.string())
+        ids = pa.array([one.id for one in self.contenders.values()], pa.string())
+        return ids.take(pc.index_in(variant, value_set=named))
 
 
 @dataclass(slots=True)

@@ -3,11 +3,11 @@
 import datetime as dt
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,81 +16,114 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's users know it by
 
 from jobs.bundles import (
+    LATEST,
     Bundle,
     check_promises,
-    let_threads_sleep,
     make_latest,
     open_bundle,
     write_bundle,
 )
+from jobs.dealing import holds_in
 from jobs.features import query_features, read_source, register_sources
+from jobs.fitting import SCORE, features_of, fit, labels_of, profile_of
 from jobs.matrix import feature_matrix
 from jobs.snapshot import Snapshot, take_snapshot
 from lookup.store import Store
 from schemas.bundle import EXPECTED_COLUMN, LABEL_COLUMN, BundleManifest, Feature, Output, TrainingRecord
 from schemas.declared import DeclaredPipeline
-from schemas.errors import BlockedError, DeclarationError, InputError, Problem
-from schemas.pipeline import Pipeline
-from schemas.run import ENTITY_ID
+from schemas.errors import BlockedError, InputError, Problem
+from schemas.models import Model, Route, Tuned
+from schemas.pipeline import Pipeline, Training
+from schemas.run import CHAMPION, ENTITY_ID
 from schemas.settings import Settings
 from validation.analysis import analysis_errors
-from validation.drift import ScoredProfile
-from validation.parity import Floats, measure, metric_problems
-from validation.profile import profile_batches
+from validation.parity import measure, metric_problems
 from validation.quarantine import entity_id_column, judge_rows, passed
-
-if TYPE_CHECKING:
-    import lightgbm
 
 logger = logging.getLogger(__name__)
 
-MAX_CATEGORIES = 10_000
 _HELD_OUT = "__held_out"
 _HASH_STEPS = 1_000_000
-_SCORE = "score"
+_ROUTED = "__routed_"
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A bundle that was made, and what it took."""
+    """The bundles that were made, the champion's and others by variant, and what it took."""
 
     bundle: Bundle
+    others: Mapping[str, Bundle]
     seconds: float
 
 
 def train(spark: SparkSession, settings: Settings, declared: DeclaredPipeline) -> Trained:
-    """Train the declared model and make its bundle the latest. The same data gives the same bundle.
+    """Train each declared model whose bundle is `latest` and make its bundle the latest; the champion comes first.
+
+    The same data gives the same bundles. A route learns from the rows that it would take, the others from all.
 
     Raises:
         InputError: the sources are not there, or hold nothing to train on or to hold out.
-        BlockedError: the model is below a declared floor; the bundles are as they were.
+        BlockedError: the champion is below a declared floor; the bundles are as they were.
     """
     started = time.monotonic()
     pipeline = declared.pipeline
     today = pipeline.training.start or dt.datetime.now(dt.UTC).date()
     snapshot = take_snapshot(settings, pipeline, today, pipeline.training.end)
     rows = _labelled(spark, settings, declared, snapshot, today)
-    training, holdout = _split(rows, declared)
-    features = _features(pipeline, training)
+    bundles = Store(settings.store, declared.name).bundles
+    lesson = _Lesson(declared, snapshot, rows, bundles, pipeline.training.end or today)
+    made = {
+        variant: _train(variant, model, lesson)
+        for variant, model in pipeline.models.variants.items()
+        if model.bundle == LATEST or variant == CHAMPION
+    }
+    return Trained(made.pop(CHAMPION), made, time.monotonic() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lesson:
+    """What all models of a pipeline learn from."""
+
+    declared: DeclaredPipeline
+    snapshot: Snapshot
+    rows: pa.Table
+    bundles: Path
+    day: dt.date
+
+
+def _train(variant: str, model: Model, lesson: _Lesson) -> Bundle:
+    declared, pipeline = lesson.declared, lesson.declared.pipeline
+    rows = lesson.rows.filter(lesson.rows.column(_ROUTED + model.name)) if isinstance(model, Route) else lesson.rows
+    training, holdout = _split(rows, declared, variant)
+    features = features_of(pipeline, training)
+    asked = _tuned(pipeline, model)
     # LightGBM and the bundle get their columns from the same encoder, so that neither can drift from the other.
-    booster = _fit(pipeline, features, training)
+    booster = fit(pipeline, asked, features, training)
     expected = booster.predict(feature_matrix(features, holdout, model=declared.name), num_threads=1)
     scores = np.asarray(expected, dtype=np.float64)
-    metrics = measure(pipeline.training.objective, _labels(holdout), scores)
-    if problems := metric_problems(metrics, {}, _floors(pipeline), model=f"{declared.name} (new)"):
+    metrics = measure(asked.objective, labels_of(holdout), scores)
+    floors = _floors(pipeline) if variant == CHAMPION else {}
+    if problems := metric_problems(metrics, {}, floors, model=f"{declared.name} (new)"):
         raise BlockedError(*problems)
-    manifest = _manifest(declared, snapshot, features, metrics, training.num_rows, holdout.num_rows)
+    record = _record(lesson, asked, training.num_rows, holdout.num_rows, variant)
+    manifest = _manifest(declared, features, metrics, floors, record)
     kept = holdout.select([ENTITY_ID, *(feature.name for feature in features), LABEL_COLUMN])
-    store = Store(settings.store, declared.name)
-    name = (pipeline.training.end or today).isoformat()
+    name = lesson.day.isoformat() if variant == CHAMPION else f"{variant}-{lesson.day}"
     kept = kept.append_column(EXPECTED_COLUMN, pa.array(scores))
-    folder = write_bundle(store.bundles, name, booster, kept, _profile(features, training, scores), manifest)
+    folder = write_bundle(lesson.bundles, name, booster, kept, profile_of(features, training, scores), manifest)
     bundle = open_bundle(folder)
-    check_promises(bundle, _floors(pipeline))
-    make_latest(folder)
-    seconds = time.monotonic() - started
-    logger.info("trained %s on %d rows, %d held out, %.1f s", bundle.id, training.num_rows, holdout.num_rows, seconds)
-    return Trained(bundle, seconds)
+    check_promises(bundle, floors)
+    make_latest(folder, variant)
+    logger.info("trained %s on %d rows, %d held out", bundle.id, training.num_rows, holdout.num_rows)
+    return bundle
+
+
+def _tuned(pipeline: Pipeline, model: Model) -> Training:
+    """How this model is trained: as declared for all, but for what it declares itself."""
+    if not isinstance(model, Tuned):
+        return pipeline.training
+    own = {"params": {**pipeline.training.params, **model.params}, "rounds": model.rounds or pipeline.training.rounds}
+    return pipeline.training.model_copy(update=own)
 
 
 def _labelled(
@@ -109,6 +142,9 @@ def _labelled(
     where = f"{declared.name}/pipeline.yaml"
     rules = [rule for rule in pipeline.rules if rule.on == "features"]
     rows = passed(judge_rows(features, pipeline.entity.key, rules, where=where))
+    for route in pipeline.models.routes:
+        holds = holds_in(rows, route.where, f"{where}: models.routes.{route.name}")
+        rows = rows.withColumn(_ROUTED + route.name, holds)
     with analysis_errors(f"{declared.name}/{pipeline.features.sql}"):
         return rows.join(labels, ENTITY_ID).toArrow().sort_by(ENTITY_ID)
 
@@ -145,9 +181,10 @@ def _label_rows(spark: SparkSession, declared: DeclaredPipeline, snapshot: Snaps
     ).where("__n = 1").drop("__n")  # fmt: skip
 
 
-def _split(rows: pa.Table, declared: DeclaredPipeline) -> tuple[pa.Table, pa.Table]:
-    where = f"{declared.name}/pipeline.yaml: training"
-    labels = _labels(rows)
+def _split(rows: pa.Table, declared: DeclaredPipeline, variant: str) -> tuple[pa.Table, pa.Table]:
+    of = "" if variant == CHAMPION else f" (of {variant})"
+    where = f"{declared.name}/pipeline.yaml: training{of}"
+    labels = labels_of(rows)
     if declared.pipeline.training.objective == "binary" and not np.isin(labels, (0.0, 1.0)).all():
         wrong = sorted({float(label) for label in labels[~np.isin(labels, (0.0, 1.0))]})
         raise InputError(
@@ -160,7 +197,7 @@ def _split(rows: pa.Table, declared: DeclaredPipeline) -> tuple[pa.Table, pa.Tab
             raise InputError(
                 Problem("TRAIN_EMPTY", f"{where}.split", f"no labelled row is {name}", "some on each side")
             )
-        if declared.pipeline.training.objective == "binary" and np.unique(_labels(part)).size == 1:
+        if declared.pipeline.training.objective == "binary" and np.unique(labels_of(part)).size == 1:
             raise InputError(
                 Problem("TRAIN_LABEL", f"{where}.label", f"one value only among the rows {name}", "both 0 and 1")
             )
@@ -171,92 +208,43 @@ def _floors(pipeline: Pipeline) -> dict[str, float]:
     return {str(name): floor for name, floor in pipeline.training.floors.items()}
 
 
-def _labels(rows: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return np.asarray(rows.column(LABEL_COLUMN).to_numpy(), dtype=np.float64)
-
-
-def _features(pipeline: Pipeline, training: pa.Table) -> tuple[Feature, ...]:
-    numeric = [Feature(name=name, kind="numeric") for name in pipeline.features.numeric]
-    categorical = []
-    for name in pipeline.features.categorical:
-        seen = sorted(pc.unique(pc.cast(training.column(name), pa.string())).drop_null().to_pylist())
-        if len(seen) > MAX_CATEGORIES:
-            raise InputError(
-                Problem("TRAIN_CATEGORIES", f"feature {name}", f"{len(seen)} categories", f"at most {MAX_CATEGORIES}")
-            )
-        categorical.append(Feature(name=name, kind="categorical", categories=tuple(seen)))
-    return (*numeric, *categorical)
-
-
-def _fit(pipeline: Pipeline, features: tuple[Feature, ...], training: pa.Table) -> "lightgbm.Booster":
-    let_threads_sleep()
-    import lightgbm  # heavy; only training pays for it here
-
-    fixed = {
-        "objective": pipeline.training.objective,
-        "seed": pipeline.training.seed,
-        "deterministic": True,
-        "force_row_wise": True,  # with `deterministic`: the same trees whatever the number of threads
-        "verbosity": -1,
-    }
-    names = [feature.name for feature in features]
-    data = lightgbm.Dataset(
-        feature_matrix(features, training, model=pipeline.pipeline),
-        label=_labels(training),
-        feature_name=names,
-        categorical_feature=[feature.name for feature in features if feature.kind == "categorical"],
-    )
-    try:
-        return lightgbm.train({**pipeline.training.params, **fixed}, data, num_boost_round=pipeline.training.rounds)
-    except lightgbm.basic.LightGBMError as err:
-        where = f"{pipeline.pipeline}/pipeline.yaml: training.params"
-        raise DeclarationError(Problem("TRAIN_PARAMS", where, str(err), "parameters that LightGBM takes")) from err
-
-
-def _profile(features: tuple[Feature, ...], training: pa.Table, scores: Floats) -> ScoredProfile:
-    """The training as drift compares with it: in one batch, so that the same rows give the same bytes."""
-    rows = training.select([feature.name for feature in features]).combine_chunks()
-    return ScoredProfile(
-        features=profile_batches(rows.to_batches()),
-        scores=profile_batches([pa.RecordBatch.from_pydict({_SCORE: pa.array(scores)})]),
+def _record(lesson: _Lesson, asked: Training, rows: int, holdout_rows: int, variant: str) -> TrainingRecord:
+    split = asked.split
+    return TrainingRecord(
+        pipeline=lesson.declared.name,
+        declaration=lesson.declared.digest,
+        snapshot=lesson.snapshot.digest,
+        rows=rows,
+        holdout_rows=holdout_rows,
+        start=asked.start,
+        end=asked.end,
+        split=f"held out from {split.at} by {split.by}"
+        if split.by
+        else f"held out at random: {split.holdout_share:.0%} of the entities",
+        label=asked.label,
+        params=asked.params,
+        rounds=asked.rounds,
+        seed=asked.seed,
+        variant=variant,
     )
 
 
 def _manifest(
     declared: DeclaredPipeline,
-    snapshot: Snapshot,
     features: tuple[Feature, ...],
     metrics: dict[str, float],
-    rows: int,
-    holdout_rows: int,
+    floors: dict[str, float],
+    record: TrainingRecord,
 ) -> BundleManifest:
-    training = declared.pipeline.training
-    split = training.split
-    record = TrainingRecord(
-        pipeline=declared.name,
-        declaration=declared.digest,
-        snapshot=snapshot.digest,
-        rows=rows,
-        holdout_rows=holdout_rows,
-        start=training.start,
-        end=training.end,
-        split=f"held out from {split.at} by {split.by}"
-        if split.by
-        else f"held out at random: {split.holdout_share:.0%} of the entities",
-        label=training.label,
-        params=training.params,
-        rounds=training.rounds,
-        seed=training.seed,
-    )
     return BundleManifest.model_construct(
         format=1,
         flavor="lightgbm",
         library=f"lightgbm {version('lightgbm')}",
-        objective=training.objective,
+        objective=declared.pipeline.training.objective,
         features=features,
-        outputs=(Output(name=_SCORE),),
+        outputs=(Output(name=SCORE),),
         metrics=metrics,
-        floors=_floors(declared.pipeline),
+        floors=floors,
         training=record,
         files={},
     )

@@ -53,6 +53,7 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark) -> Report:
         slices=checks.slices,
         calibration=checks.calibration,
         calibrated=checks.calibrated,
+        contest=checks.contest,
         stages=(*manifest.stages, Stage(name="verify", seconds=seconds, rows_in=manifest.counts.rows)),
         data_docs=checks.data_docs,
     )

@@ -33,6 +33,7 @@ from schemas.run import (
     PRIORS,
     QUARANTINE,
     SCORED,
+    SHADOW,
     WITHHELD,
     Counts,
     DataFile,
@@ -40,7 +41,7 @@ from schemas.run import (
 )
 
 AUDIT_FILE = "erasures.jsonl"
-_FOLDERS = (PREDICTIONS, FEATURES, QUARANTINE)
+_FOLDERS = (PREDICTIONS, FEATURES, QUARANTINE, SHADOW)
 _ANY_VALUE = r"(?:[^:\\]|\\.)*"  # of a key column, as an id joins it
 
 
@@ -161,7 +162,7 @@ def _erase_from_run(store: Store, run_id: str, entity: str, record: _Record) -> 
         record.begin()
         told = [*manifest.files_in(FEATURES), *manifest.files_in(QUARANTINE)]
         redact(folder, own_values(folder, told, entity), entity)  # the old files tell what: so while they count
-        counts = _counts_without(manifest.counts, _status(folder, manifest, entity), gone)
+        counts = _counts_without(manifest.counts, _served(folder, manifest, entity), gone)
         verified = _verified(store, manifest)
         changed = _amended(manifest, files).model_copy(update={"counts": counts, "verified_content": verified})
         write_atomically(folder / MANIFEST_FILE, changed.model_dump_json(indent=2) + "\n")
@@ -212,23 +213,25 @@ def _verified(store: Store, manifest: RunManifest) -> str | None:
     return content if content in (manifest.content, manifest.verified_content) else None
 
 
-def _status(folder: Path, manifest: RunManifest, entity: str) -> str | None:
-    """The status of the entity's prediction; None where it has none."""
+def _served(folder: Path, manifest: RunManifest, entity: str) -> tuple[str, str] | None:
+    """Status and variant of the entity's prediction; None where it has none."""
     for file in manifest.files_in(PREDICTIONS):
-        if rows := pq.read_table(
-            folder / file.path, columns=["status"], filters=[(ENTITY_ID, "==", entity)]
-        ).to_pylist():
-            return str(rows[0]["status"])
+        columns, wanted = ["status", "variant"], [(ENTITY_ID, "==", entity)]
+        if rows := pq.read_table(folder / file.path, columns=columns, filters=wanted).to_pylist():
+            return str(rows[0]["status"]), str(rows[0]["variant"])
     return None
 
 
-def _counts_without(counts: Counts, status: str | None, gone: Mapping[str, int]) -> Counts:
+def _counts_without(counts: Counts, served: tuple[str, str] | None, gone: Mapping[str, int]) -> Counts:
+    status, variant = served or (None, None)
     changed = {
         "scored": counts.scored - (status == SCORED),
         "carried": counts.carried - (status == CARRIED),
         "withheld": counts.withheld - (status == WITHHELD),
         "quarantined": counts.quarantined - (gone[QUARANTINE] > 0 and status in (None, WITHHELD)),
         "erased": counts.erased + any(gone.values()),
+        "variants": {name: rows - (status == SCORED and name == variant) for name, rows in counts.variants.items()},
+        "shadowed": counts.shadowed - gone[SHADOW],
     }
     return counts.model_copy(update=changed)
 

@@ -56,6 +56,7 @@ class TrainingRecord(_Contract):
     params: dict[str, str | int | float | bool]
     rounds: int
     seed: int
+    variant: str = "champion"
 
 
 class BundleManifest(_Contract):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from schemas.checks import Checks, Quarantine, Rule
+from schemas.models import Models
 from schemas.publication import Fallback, Freshness, Publish
 from schemas.strict import Column, Declared, Name, invalid
 
@@ -80,18 +81,6 @@ class Features(Declared):
         if twice := _twice(self.columns):
             raise ValueError(f"declared twice: {', '.join(twice)}")
         return self
-
-
-class Model(Declared):
-    """The bundle that a variant is scored with."""
-
-    bundle: str = Field(
-        "latest", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$", description="A bundle id, or `latest` trained."
-    )
-
-
-class Models(Declared):
-    champion: Model = Model()
 
 
 class Split(Declared):

@@ -10,7 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from schemas.run import Stage
 
 Family = Literal[
-    "inputs", "coverage", "quarantine", "entities", "parity", "expectations", "drift", "slices", "calibration", "churn"
+    "inputs",
+    "coverage",
+    "quarantine",
+    "entities",
+    "parity",
+    "expectations",
+    "drift",
+    "slices",
+    "calibration",
+    "churn",
+    "challenger",
 ]
 Baseline = Literal["live", "training"]
 
@@ -128,6 +138,42 @@ class CalibrationMeasure(_Record):
     observed: Interval
 
 
+class ContestGroup(_Record):
+    """One group of the rows that champion and challenger both scored."""
+
+    column: str
+    value: str
+    rows: int
+    champion_mean: FiniteFloat
+    challenger_mean: FiniteFloat
+
+
+class ContestMeasure(_Record):
+    """A challenger against the models that serve, over the rows that both scored.
+
+    Attributes:
+        mode: As declared.
+        model: The challenger's bundle.
+        rows: With two finite predictions.
+        unsound: Rows of which one is not.
+        mean_change: Of the absolute difference of the two predictions of a row.
+        rank_correlation: Spearman's.
+        top_decile_overlap: Share of the champion's highest tenth that is in the challenger's too.
+        groups: The largest of each declared slice's columns.
+    """
+
+    mode: Literal["shadow", "canary", "ab"]
+    model: str
+    rows: int
+    unsound: int
+    champion_mean: FiniteFloat | None
+    challenger_mean: FiniteFloat | None
+    mean_change: FiniteFloat | None
+    rank_correlation: FiniteFloat | None
+    top_decile_overlap: FiniteFloat | None
+    groups: tuple[ContestGroup, ...] = ()
+
+
 class Override(_Record):
     """`override.json` beside a report: somebody lets a blocked run through, and says why.
 
@@ -152,6 +198,7 @@ class Report(BaseModel):
         content: The content digest of the predictions that were checked; publish loads no others.
         compared_with: The live release's run that drift and slices were measured against.
         off: Kinds of checks that were switched off, each with its reason.
+        contest: The declared challenger against what serves.
         calibrated: The run whose outcomes `calibration` tells; None where there is none to tell of.
         stages: What each part of the run took.
         data_docs: The page of Great Expectations' Data Docs, relative to the run's folder.
@@ -172,6 +219,7 @@ class Report(BaseModel):
     slices: tuple[SliceMeasure, ...] = ()
     calibration: tuple[CalibrationMeasure, ...] = ()
     calibrated: str | None = None
+    contest: ContestMeasure | None = None
     stages: tuple[Stage, ...] = ()
     data_docs: str | None = None
 

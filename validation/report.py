@@ -54,6 +54,10 @@ _MEANING: dict[Family, tuple[str, str]] = {
         "Too much changed since the live release",
         "More entities came, went or moved than is declared: a join, a key or a model is usually behind that.",
     ),
+    "challenger": (
+        "The challenger was not dealt its share",
+        "Who is in which arm follows from salt and id alone: another share means that it did not.",
+    ),
     "parity": (
         "A model does not reproduce itself",
         "Before it scores anybody, it must repeat the predictions stored when it was trained.",

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.predicting import NOTE, Contender
 from jobs.stages import check_inputs, score
-from jobs.tasks import NOTE, Scoring
+from jobs.tasks import Scoring
 from lookup.store import Store
 from schemas.checks import Rule
 from schemas.errors import BlockedError, DeclarationError
@@ -249,11 +250,13 @@ def test_a_prediction_that_is_not_finite_is_set_aside(tmp_path: Path) -> None:
     batch = pa.RecordBatch.from_pydict(
         {
             "entity_id": ["a", "b", "c"], "x": [1.0, 2.0, 3.0], "score": [0.5, np.nan, np.inf],
-            NOTE: ['{"difference": 0.0}'] * 3, "reasons": pa.array([[], ["low"], []], pa.list_(pa.string())),
+            NOTE: ['{"differences": {"m": 0.0}}'] * 3, "reasons": pa.array([[], ["low"], []], pa.list_(pa.string())),
         }
     )  # fmt: skip
 
-    record = Scoring(tmp_path, "m", ("score",), None).write("part-00000.parquet", batch.schema, iter([batch]))
+    record = Scoring(tmp_path, {"champion": Contender("m", tmp_path, "")}, ("score",), None).write(
+        "part-00000.parquet", batch.schema, iter([batch])
+    )
 
     assert (record["rows"], record["aside"]) == (1, 2)
     assert record["reasons"] == {"not_finite": 2, "low": 1}
@@ -266,10 +269,12 @@ def test_a_prediction_that_is_not_finite_is_set_aside(tmp_path: Path) -> None:
 
 def test_a_task_whose_rows_are_all_set_aside_leaves_no_empty_files(tmp_path: Path) -> None:
     batch = pa.RecordBatch.from_pydict(
-        {"entity_id": ["a"], "x": [1.0], "score": [np.nan], NOTE: ['{"difference": 0.0}']}
+        {"entity_id": ["a"], "x": [1.0], "score": [np.nan], NOTE: ['{"differences": {"m": 0.0}}']}
     )
 
-    record = Scoring(tmp_path, "m", ("score",), None).write("part-00003.parquet", batch.schema, iter([batch]))
+    record = Scoring(tmp_path, {"champion": Contender("m", tmp_path, "")}, ("score",), None).write(
+        "part-00003.parquet", batch.schema, iter([batch])
+    )
 
     assert [file["path"] for file in record["files"]] == ["quarantine/predictions-00003.parquet"]
     assert [path.name for path in tmp_path.rglob("*.parquet")] == ["predictions-00003.parquet"]

@@ -1,0 +1,61 @@
+"""Which model scores which row: by the declared routes, and by lot for a challenger."""
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's users know it by
+
+from schemas.models import Challenger, Models
+from schemas.run import CHAMPION, ENTITY_ID
+from validation.analysis import analysis_errors
+
+VARIANT = "__variant"  # who scores a row that is served
+OTHER = "__other"  # who scores it too, and is not served; NULL where nobody does
+_STEPS = 1_000_000
+
+
+def dealt(rows: DataFrame, models: Models, *, where: str) -> DataFrame:
+    """The rows with VARIANT and OTHER, where the pipeline has more than a champion.
+
+    Who scores an entity follows from its features and its id alone: neither the run nor its partitioning matters.
+
+    Args:
+        rows: ENTITY_ID, key and features.
+        models: As declared.
+        where: How errors name the declaration.
+
+    Raises:
+        DeclarationError: a route's `where` is not a predicate over these columns.
+    """
+    if not models.routes and not models.challenger:
+        return rows
+    variant = F.lit(CHAMPION)
+    for route in reversed(models.routes):
+        variant = F.when(
+            holds_in(rows, route.where, f"{where}: models.routes.{route.name}"), F.lit(route.name)
+        ).otherwise(variant)
+    if models.challenger is None:
+        return rows.withColumn(VARIANT, variant)
+    challenger, mine = models.challenger, _is_dealt(models.challenger)
+    if challenger.mode == "shadow":
+        return rows.withColumn(VARIANT, variant).withColumn(OTHER, F.when(mine, F.lit(challenger.variant)))
+    served = F.when(mine, F.lit(challenger.variant)).otherwise(variant)
+    return rows.withColumn(OTHER, F.when(mine, variant)).withColumn(VARIANT, served)
+
+
+def holds_in(rows: DataFrame, predicate: str, where: str) -> Column:
+    """Whether it holds for a row; not where it is NULL.
+
+    Raises:
+        DeclarationError: it is not a predicate over these columns.
+    """
+    with analysis_errors(where):
+        holds = F.expr(predicate)
+        rows.select(holds.cast("boolean"))
+    return F.coalesce(holds, F.lit(False))
+
+
+def _is_dealt(challenger: Challenger) -> Column:
+    """Whether the challenger gets the entity: XXH64 of salt and id, which every Spark computes alike."""
+    if challenger.share is None:
+        return F.lit(True)
+    draw = F.pmod(F.xxhash64(F.lit(challenger.salt or ""), F.col(ENTITY_ID)), F.lit(_STEPS))
+    return draw < round(challenger.share * _STEPS)

@@ -1,0 +1,228 @@
+"""Routes, and a challenger in the shadow or before a share of the entities: who scored whom, and who can see it."""
+
+from math import sqrt
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.dealing import dealt
+from jobs.training import train
+from lookup.erasing import erase
+from lookup.store import Store
+from lookup.table import RedisTable
+from schemas.declared import load_pipeline
+from schemas.errors import DeclarationError, InputError
+from schemas.models import Challenger, Models, Route
+from schemas.report import Verdict
+from schemas.run import FEATURES, PREDICTIONS, SHADOW, Counts, RunManifest
+from schemas.settings import Settings
+from tests.flights import rewrite
+from tests.jobs.runs import PIPELINE, WEEK, almanac, flight_id, look_up
+from validation.contest import check_sample_ratio
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.spark
+
+CHAMPION = "models:\n  champion:\n    bundle: latest\n"
+SCORES = ["entity_id", "score"]
+JFK = "\"origin = 'JFK'\""
+
+
+@pytest.fixture(autouse=True)
+def _one_session(spark: "SparkSession") -> None:
+    """Runs find the session of the tests, as they find one of their process."""
+
+
+def declare(settings: Settings, spark: "SparkSession", *models: str) -> None:
+    """Declare these models beside the champion, and train all."""
+    path = settings.pipelines / PIPELINE / "pipeline.yaml"
+    rewrite(path, (CHAMPION, CHAMPION + "".join(f"  {line}\n" for line in models)))
+    train(spark, settings, load_pipeline(settings, PIPELINE))
+
+
+def rows(settings: Settings, manifest: RunManifest, part: str) -> pa.Table:
+    folder = Store(settings.store, PIPELINE).run_folder(manifest.run_id)
+    return pa.concat_tables([pq.read_table(folder / file.path) for file in manifest.files_in(part)])
+
+
+def test_rows_of_a_route_are_scored_by_its_model_and_the_others_by_the_champion(
+    settings: Settings, spark: "SparkSession"
+) -> None:
+    declare(settings, spark, "routes:", f"  - {{name: jfk, where: {JFK}, params: {{num_leaves: 7}}}}")
+
+    finished = almanac(settings)
+
+    manifest = finished.manifest
+    assert finished.report.verdict is Verdict.PASS
+    assert [*manifest.models] == ["champion", "jfk"]
+    assert manifest.models["jfk"].startswith("jfk-")
+    predictions, features = rows(settings, manifest, PREDICTIONS), rows(settings, manifest, FEATURES)
+    at_jfk = pc.equal(features.column("origin"), "JFK")
+    for variant, mask in (("jfk", at_jfk), ("champion", pc.invert(at_jfk))):
+        mine = predictions.filter(mask)
+        assert pc.unique(mine.column("variant")).to_pylist() == [variant]
+        assert pc.unique(mine.column("model")).to_pylist() == [manifest.models[variant]]
+    assert manifest.counts.variants == {"champion": WEEK - at_jfk.to_numpy().sum(), "jfk": at_jfk.to_numpy().sum()}
+    assert [one.model for one in manifest.parity] == [*manifest.models.values()]
+    served = predictions.filter(at_jfk).slice(0, 1).to_pylist()[0]
+    (answer,) = look_up(settings, str(served["entity_id"]))
+    assert (answer.variant, answer.model) == ("jfk", manifest.models["jfk"])
+
+
+def test_rows_that_no_route_takes_are_set_aside_where_that_is_declared(
+    settings: Settings, spark: "SparkSession"
+) -> None:
+    path = settings.pipelines / PIPELINE / "pipeline.yaml"
+    rewrite(path, ("max_quarantined: 0.01", "max_quarantined: 0.9"))
+    declare(settings, spark, "routes:", f"  - {{name: jfk, where: {JFK}}}", "otherwise: quarantine")
+
+    manifest = almanac(settings).manifest
+
+    aside = WEEK - manifest.counts.variants["jfk"]
+    assert [*manifest.counts.variants] == ["jfk"]
+    assert manifest.counts.reasons == {"no_route": aside}
+    assert 0 < aside < WEEK
+
+
+def test_a_shadow_scores_everybody_and_no_reader_sees_it(settings: Settings, spark: "SparkSession") -> None:
+    alone = rows(settings, almanac(settings).manifest, PREDICTIONS)
+    declare(settings, spark, "challenger: {mode: shadow, rounds: 5}")
+
+    finished = almanac(settings)
+
+    manifest, contest = finished.manifest, finished.report.contest
+    shadow = rows(settings, manifest, SHADOW)
+    assert rows(settings, manifest, PREDICTIONS).select(SCORES).equals(alone.select(SCORES))
+    assert manifest.models["challenger"] != manifest.models["champion"]
+    assert (shadow.num_rows, manifest.counts.shadowed) == (WEEK, WEEK)
+    assert pc.unique(shadow.column("model")).to_pylist() == [manifest.models["challenger"]]
+    assert shadow.column("entity_id").equals(rows(settings, manifest, PREDICTIONS).column("entity_id"))
+    assert not shadow.column("score").equals(rows(settings, manifest, PREDICTIONS).column("score"))
+    assert {answer.model for answer in look_up(settings, *(flight_id(settings, at) for at in range(9)))} == {
+        manifest.models["champion"]
+    }
+    assert contest is not None
+    assert (contest.mode, contest.rows, contest.unsound) == ("shadow", WEEK, 0)
+    assert contest.challenger_mean == pytest.approx(pc.mean(shadow.column("score")).as_py())
+    assert {group.column for group in contest.groups} == {"origin", "carrier"}
+    assert sum(group.rows for group in contest.groups if group.column == "origin") == WEEK
+
+
+def test_a_canary_serves_its_share_and_the_champions_word_is_kept_beside(
+    settings: Settings, spark: "SparkSession"
+) -> None:
+    alone = rows(settings, almanac(settings).manifest, PREDICTIONS)
+    declare(settings, spark, "challenger: {mode: canary, share: 0.1, rounds: 5}")
+
+    finished = almanac(settings)
+
+    manifest = finished.manifest
+    predictions, kept = rows(settings, manifest, PREDICTIONS), rows(settings, manifest, SHADOW)
+    canary = pc.equal(predictions.column("variant"), "canary")
+    share = manifest.counts.variants["canary"]
+    assert finished.report.verdict is Verdict.PASS
+    assert abs(share - WEEK * 0.1) < 4 * sqrt(WEEK * 0.1 * 0.9)
+    assert predictions.filter(canary).column("entity_id").equals(kept.column("entity_id"))
+    assert kept.column("score").equals(alone.filter(canary).column("score"))
+    others = pc.invert(canary)
+    assert predictions.filter(others).select(SCORES).equals(alone.filter(others).select(SCORES))
+    assert pc.unique(kept.column("variant")).to_pylist() == ["champion"]
+    (check,) = [check for check in finished.report.checks if check.family == "challenger"]
+    assert (check.name, check.verdict) == ("canary sample ratio", Verdict.PASS)
+
+
+def test_an_erased_entity_leaves_the_shadow_too(settings: Settings, spark: "SparkSession", redis_client: Any) -> None:
+    declare(settings, spark, "challenger: {mode: shadow, rounds: 5}")
+    manifest, entity = almanac(settings).manifest, flight_id(settings, 3)
+    store = Store(settings.store, PIPELINE)
+
+    erase(store, RedisTable(redis_client, PIPELINE), entity, by="test")
+
+    left = store.manifest(manifest.run_id)
+    assert rows(settings, left, SHADOW).num_rows == WEEK - 1
+    assert entity not in rows(settings, left, SHADOW).column("entity_id").to_pylist()
+    assert left.counts.shadowed == WEEK - 1
+
+
+def test_an_entity_keeps_its_arm_whatever_the_partitioning_and_the_shares_are_fair(spark: "SparkSession") -> None:
+    entities = spark.range(100_000).selectExpr("concat('UA:', id) AS entity_id")
+    models = Models(challenger=Challenger(mode="ab", share=0.3, salt="autumn"))
+
+    def arms(partitions: int, models: Models) -> dict[str, str]:
+        dealt_rows = dealt(entities.repartition(partitions), models, where="test").select("entity_id", "__variant")
+        return {row[0]: row[1] for row in dealt_rows.collect()}
+
+    first = arms(3, models)
+    other = arms(5, Models(challenger=Challenger(mode="ab", share=0.3, salt="winter")))
+
+    assert first == arms(7, models)
+    for found in (first, other):
+        share = sum(arm == "challenger" for arm in found.values())
+        assert abs(share - 30_000) < 4 * sqrt(100_000 * 0.3 * 0.7)
+    both = sum(first[entity] == other[entity] == "challenger" for entity in first)
+    assert abs(both - 9_000) < 4 * sqrt(100_000 * 0.09 * 0.91)  # another salt deals anew
+
+
+def test_a_larger_share_keeps_those_it_had(spark: "SparkSession") -> None:
+    entities = spark.range(10_000).selectExpr("concat('UA:', id) AS entity_id")
+
+    def served(share: float) -> set[str]:
+        models = Models(challenger=Challenger(mode="canary", share=share))
+        found = dealt(entities, models, where="test").where("__variant = 'canary'").collect()
+        return {row["entity_id"] for row in found}
+
+    assert served(0.1) < served(0.2)
+
+
+@pytest.mark.parametrize(
+    ("shadowed", "verdict"), [(1000, "PASS"), (1140, "PASS"), (1200, "FAIL"), (800, "FAIL"), (0, "FAIL")]
+)
+def test_arms_that_are_not_what_was_declared_fail(shadowed: int, verdict: str) -> None:
+    counts = Counts(entities=10_000, scored=10_000, quarantined=0, collapsed=0, shadowed=shadowed)
+
+    assert check_sample_ratio(Challenger(mode="ab", share=0.1), counts).verdict == verdict
+
+
+BAD_MODELS = {
+    "a canary without a share": (
+        "challenger: {mode: canary}", "models.challenger: canary serves a share of the entities: declare it",
+    ),
+    "a route named as a variant that is there": (
+        f"routes: [{{name: canary, where: {JFK}}}]", "routes: canary is a variant already; call the route otherwise",
+    ),
+    "two routes of one name": (
+        f"routes: [{{name: a, where: {JFK}}}, {{name: a, where: {JFK}}}]", "routes: declared twice: a",
+    ),
+    "nothing that takes a row": ("otherwise: quarantine", "there is no route"),
+    "a share of everybody": ("challenger: {mode: ab, share: 1.0}", "less than 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_MODELS)
+def test_models_that_cannot_be_are_refused(settings: Settings, name: str) -> None:
+    line, told = BAD_MODELS[name]
+    rewrite(settings.pipelines / PIPELINE / "pipeline.yaml", (CHAMPION, f"{CHAMPION}  {line}\n"))
+
+    with pytest.raises(DeclarationError) as caught:
+        load_pipeline(settings, PIPELINE)
+    assert told in str(caught.value)
+
+
+def test_a_route_that_is_no_predicate_is_told_with_its_name(spark: "SparkSession") -> None:
+    models = Models(routes=[Route(name="jfk", where="orign = 'JFK'")])
+
+    with pytest.raises(DeclarationError, match=r"models\.routes\.jfk.*orign"):
+        dealt(spark.sql("SELECT 'a' AS entity_id, 'JFK' AS origin"), models, where="p.yaml")
+
+
+def test_a_route_whose_bundle_was_never_trained_is_told(settings: Settings) -> None:
+    path = settings.pipelines / PIPELINE / "pipeline.yaml"
+    rewrite(path, (CHAMPION, f"{CHAMPION}  routes: [{{name: jfk, where: {JFK}}}]\n"))
+
+    with pytest.raises(InputError, match=r"models\.jfk\.bundle: no bundle.*BUNDLE_NOT_FOUND"):
+        almanac(settings)
