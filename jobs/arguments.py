@@ -13,8 +13,8 @@ _FIRST_YEAR = 1900
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-def parse_date(text: str, *, today: dt.date | None = None) -> dt.date:
-    """A logical date.
+def parse_date(text: str, *, option: str = "--date", today: dt.date | None = None) -> dt.date:
+    """A logical date, which was given with `option`.
 
     Raises:
         DeclarationError: it is not YYYY-MM-DD, no such day exists, or it is in the future.
@@ -25,12 +25,12 @@ def parse_date(text: str, *, today: dt.date | None = None) -> dt.date:
     except ValueError:
         date = None
     if date is None:
-        raise DeclarationError(Problem("CLI_DATE", "--date", f"'{text}'", "a day as YYYY-MM-DD"))
+        raise DeclarationError(Problem("CLI_DATE", option, f"'{text}'", "a day as YYYY-MM-DD"))
     if date.year < _FIRST_YEAR:
-        raise DeclarationError(Problem("CLI_DATE", "--date", f"'{text}'", f"a day from {_FIRST_YEAR} on"))
+        raise DeclarationError(Problem("CLI_DATE", option, f"'{text}'", f"a day from {_FIRST_YEAR} on"))
     latest = today or dt.datetime.now(dt.UTC).date()
     if date > latest:
-        raise DeclarationError(Problem("CLI_DATE_FUTURE", "--date", text, f"{latest} or earlier"))
+        raise DeclarationError(Problem("CLI_DATE_FUTURE", option, text, f"{latest} or earlier"))
     return date
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from jobs import access, diffing, overriding, recovery, serving
+from jobs import access, diffing, filling, overriding, recovery, serving
 from jobs.arguments import LOG_FORMAT, parse_date
 from jobs.console import Console
 from jobs.options import Json, PipelineName
@@ -258,6 +258,7 @@ def schema(
 
 
 _elsewhere: tuple[Callable[..., None], ...] = (
+    filling.backfill,
     serving.serve,
     diffing.diff,
     overriding.override,

@@ -9,6 +9,15 @@ from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.measure import Measurement
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -30,6 +39,17 @@ class Step:
         """Show on a terminal how far it is."""
         if self._status:
             self._status.update(Text.assemble((self.title, "bold"), " ", text))
+
+
+class Bar:
+    """How far a long piece of work is, on a terminal."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def advance(self, detail: str) -> None:
+        """One more is done."""
+        self._progress.update(self._task, advance=1, detail=detail)
 
 
 class Console:
@@ -67,6 +87,21 @@ class Console:
         seconds = time.monotonic() - started
         self.seconds[title.replace(" ", "_")] = round(seconds, 3)
         self._line("✓", "green", step, seconds)
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Bar]:
+        """Show a bar while the block runs; what is printed meanwhile stands above it. Nothing is shown in a pipe."""
+        columns = (
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[detail]}", markup=False),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        hidden = self.as_json or not self.rich.is_terminal
+        with Progress(*columns, console=self.rich, disable=hidden, transient=True) as progress:
+            yield Bar(progress, progress.add_task(title, total=total, detail=""))
 
     def _line(self, mark: str, style: str, step: Step, seconds: float) -> None:
         if self.as_json:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from jobs.bundles import Bundle, check_promises, find_bundle, open_bundle
 from lookup.store import Store
@@ -10,6 +11,7 @@ from schemas.declared import DeclaredPipeline
 from schemas.errors import DeclarationError, Problem
 from schemas.models import Models
 from schemas.run import CHAMPION
+from schemas.settings import Settings
 
 NO_ROUTE = "no_route"
 
@@ -36,27 +38,84 @@ class Lineup:
         return {variant: bundle.digest for variant, bundle in self}
 
 
-def open_lineup(store: Store, declared: DeclaredPipeline) -> Lineup:
-    """Every bundle that the pipeline declares, each proven to be what it was when it was made.
+def declared_lineup(settings: Settings, declared: DeclaredPipeline) -> Lineup:
+    """The bundles that the declaration names.
 
     Raises:
-        InputError: one is not there, cannot be trusted or does not keep its promises.
-        DeclarationError: one has other outputs than the champion.
+        DeclarationError: the declaration does not fit one.
+        InputError: one is not there, or cannot be trusted.
     """
-    floors = {str(name): floor for name, floor in declared.pipeline.training.floors.items()}
-    bundles: dict[str, Bundle] = {}
-    for variant, model in declared.pipeline.models.variants.items():
-        place = "champion" if variant == CHAMPION else variant
-        where = f"{declared.name}/pipeline.yaml: models.{place}.bundle"
-        bundle = open_bundle(find_bundle(store.bundles, model.bundle, where=where, variant=variant))
-        check_promises(bundle, floors if variant == CHAMPION else {})
-        champion = bundles.get(CHAMPION, bundle).manifest
-        if bundle.manifest.outputs != champion.outputs:
-            found = ", ".join(output.name for output in bundle.manifest.outputs)
-            expected = f"the champion's outputs: {', '.join(output.name for output in champion.outputs)}"
-            raise DeclarationError(Problem("CFG_INVALID", where, f"outputs {found}", expected))
-        bundles[variant] = bundle
-    return Lineup(bundles.pop(CHAMPION), bundles)
+    return open_lineup(declared, declared_folders(settings, declared))
+
+
+def declared_folders(settings: Settings, declared: DeclaredPipeline) -> dict[str, Path]:
+    """Where the bundle of each variant is.
+
+    Raises:
+        InputError: one is not there.
+    """
+    bundles = Store(settings.store, declared.name).bundles
+    return {
+        variant: find_bundle(bundles, model.bundle, where=_where(declared, variant), variant=variant)
+        for variant, model in declared.pipeline.models.variants.items()
+    }
+
+
+def open_lineup(declared: DeclaredPipeline, folders: Mapping[str, Path]) -> Lineup:
+    """The bundles in these folders, each proven to be what it was when it was made.
+
+    Raises:
+        DeclarationError: the declaration does not fit one, or one has other outputs than the champion.
+        InputError: one cannot be trusted.
+    """
+    champion = trusted_bundle(declared, folders[CHAMPION])
+    others = {}
+    for variant, folder in folders.items():
+        if variant == CHAMPION:
+            continue
+        bundle = others[variant] = open_bundle(folder)
+        check_promises(bundle, {})
+        if bundle.manifest.outputs != champion.manifest.outputs:
+            found, expected = (
+                ", ".join(output.name for output in each.manifest.outputs) for each in (bundle, champion)
+            )
+            where = _where(declared, variant)
+            raise DeclarationError(Problem("CFG_INVALID", where, f"outputs {found}", f"the champion's: {expected}"))
+    return Lineup(champion, others)
+
+
+def trusted_bundle(declared: DeclaredPipeline, folder: Path) -> Bundle:
+    """The bundle of a champion, proven to be what it promises and to fit the declaration.
+
+    Raises:
+        DeclarationError: the declaration does not fit it.
+        InputError: it cannot be trusted.
+    """
+    bundle = open_bundle(folder)
+    _check_outputs(declared, bundle)
+    check_promises(bundle, {str(name): floor for name, floor in declared.pipeline.training.floors.items()})
+    return bundle
+
+
+def _where(declared: DeclaredPipeline, variant: str) -> str:
+    return f"{declared.name}/pipeline.yaml: models.{variant}.bundle"
+
+
+def _check_outputs(declared: DeclaredPipeline, bundle: Bundle) -> None:
+    """Refuse a default of other outputs than the model has: readers would get now one shape, now the other.
+
+    And a feature named as an output: a rule could mean either.
+    """
+    pipeline, default = declared.pipeline, declared.pipeline.fallback.default
+    outputs = {output.name for output in bundle.manifest.outputs}
+    if twice := outputs & {*pipeline.features.columns, *pipeline.entity.key}:
+        where, found = f"{declared.name}/pipeline.yaml: features", f"{', '.join(sorted(twice))} is the model's output"
+        raise DeclarationError(Problem("CFG_INVALID", where, found, "another name for the column"))
+    if default is not None and set(default) != outputs:
+        where = f"{declared.name}/pipeline.yaml: fallback.default"
+        raise DeclarationError(
+            Problem("CFG_INVALID", where, f"outputs {', '.join(sorted(default))}", ", ".join(sorted(outputs)))
+        )
 
 
 def route_rules(models: Models) -> list[Rule]:

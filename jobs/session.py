@@ -59,6 +59,11 @@ def spark_session(name: str, *, log: Path | None = None) -> "SparkSession":
     with _standard_error_to(log):
         session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
+    return own_session(session)
+
+
+def own_session(session: "SparkSession") -> "SparkSession":
+    """A session with temporary views and settings of its own, on the same context."""
     own = session.newSession()
     for key, value in _MEANING.items():
         own.conf.set(key, value)

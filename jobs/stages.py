@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from jobs.bundles import Bundle
 from jobs.carrying import base_run
-from jobs.lineup import Lineup, open_lineup
+from jobs.lineup import Lineup, declared_lineup
 from jobs.snapshot import Snapshot, take_snapshot
 from lookup.store import Store
 from schemas.content import canonical_json, sha256_text, write_atomically
 from schemas.declared import DeclaredPipeline, load_pipeline
-from schemas.errors import BlockedError, DeclarationError, InputError, Problem
+from schemas.errors import BlockedError, InputError, Problem
 from schemas.report import Override, Report
 from schemas.run import (
     FEATURES,
@@ -83,29 +83,26 @@ def check_inputs(settings: Settings, pipeline: str, date: dt.date) -> Plan:
     """
     declared = load_pipeline(settings, pipeline)
     check_sql(declared)
-    snapshot = take_snapshot(settings, declared.pipeline, date)
-    store = Store(settings.store, declared.name)
-    lineup = open_lineup(store, declared)
-    _check_outputs(declared, lineup.champion)
-    base = base_run(store, date) if declared.pipeline.quarantine.serve == "carried" else None
-    return Plan(settings=settings, declared=declared, date=date, snapshot=snapshot, lineup=lineup, base=base)
+    return plan_run(settings, declared, date, lambda: declared_lineup(settings, declared))
 
 
-def _check_outputs(declared: DeclaredPipeline, bundle: Bundle) -> None:
-    """Refuse a default of other outputs than the model has: readers would get now one shape, now the other.
+def plan_run(settings: Settings, declared: DeclaredPipeline, date: dt.date, lineup: Callable[[], Lineup]) -> Plan:
+    """The plan of a run of a declaration that is known to be sound.
 
-    And a feature named as an output: a rule could mean either.
+    Args:
+        settings: Where sources and store are.
+        declared: The pipeline.
+        date: The logical date.
+        lineup: Gives the bundles, once the sources are known to be there.
+
+    Raises:
+        InputError: as `check_inputs`.
     """
-    pipeline, default = declared.pipeline, declared.pipeline.fallback.default
-    outputs = {output.name for output in bundle.manifest.outputs}
-    if twice := outputs & {*pipeline.features.columns, *pipeline.entity.key}:
-        where, found = f"{declared.name}/pipeline.yaml: features", f"{', '.join(sorted(twice))} is the model's output"
-        raise DeclarationError(Problem("CFG_INVALID", where, found, "another name for the column"))
-    if default is not None and set(default) != outputs:
-        where = f"{declared.name}/pipeline.yaml: fallback.default"
-        raise DeclarationError(
-            Problem("CFG_INVALID", where, f"outputs {', '.join(sorted(default))}", ", ".join(sorted(outputs)))
-        )
+    snapshot = take_snapshot(settings, declared.pipeline, date)
+    opened = lineup()
+    carries = declared.pipeline.quarantine.serve == "carried"
+    base = base_run(Store(settings.store, declared.name), date) if carries else None
+    return Plan(settings=settings, declared=declared, date=date, snapshot=snapshot, lineup=opened, base=base)
 
 
 def planned(settings: Settings, pipeline: str, date: dt.date, run_id: str | None) -> Plan:

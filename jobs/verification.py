@@ -3,6 +3,7 @@
 import datetime as dt
 import logging
 import time
+from collections.abc import Callable
 
 from jobs.checking import Checks
 from jobs.paging import write_page
@@ -11,6 +12,7 @@ from lookup.store import Store
 from lookup.turns import beside_others
 from schemas.content import write_atomically
 from schemas.errors import Problem, UnavailableError
+from schemas.release import ReleaseState
 from schemas.report import Report
 from schemas.run import PROFILE_FILE, REPORT_FILE, RunManifest, Stage
 from validation.gate import judge
@@ -18,7 +20,26 @@ from validation.gate import judge
 logger = logging.getLogger(__name__)
 
 
-def verify(plan: Plan, manifest: RunManifest, spark: GetSpark) -> Report:
+Baseline = Callable[[Store, RunManifest], RunManifest | None]
+
+# What stood for a date in the log. What was rolled back was wrong, and is nobody's measure.
+_SOUND = (ReleaseState.COMMITTED, ReleaseState.LIVE, ReleaseState.RETIRED)
+
+
+def release_before(store: Store, manifest: RunManifest) -> RunManifest | None:
+    """The run of the newest release of an earlier date, served or archived; None where there is none."""
+    return store.newest_run(manifest.date - dt.timedelta(days=1), _SOUND)
+
+
+def live_release(store: Store, manifest: RunManifest) -> RunManifest | None:
+    """The run that is live; where that is of a later date, the one before: last winter is not compared with today."""
+    live = store.live()
+    if live is None or live.run_id == manifest.run_id:
+        return None
+    return store.manifest(live.run_id) if live.date <= manifest.date else release_before(store, manifest)
+
+
+def verify(plan: Plan, manifest: RunManifest, spark: GetSpark, *, baseline: Baseline = live_release) -> Report:
     """The report of a staged run, written beside it as JSON and as a page.
 
     A run that has passed keeps its report: it is the evidence it was published on. So does one that was let through.
@@ -27,6 +48,7 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark) -> Report:
         plan: Of the run.
         manifest: Of what is staged.
         spark: Asked for only if there is something to check.
+        baseline: What the run is compared with, beside the training of its model.
     """
     store, folder = plan.store, plan.store.run_folder(manifest.run_id)
     if (folder / REPORT_FILE).is_file():
@@ -36,7 +58,7 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark) -> Report:
             logger.info("run %s: verified already, %s", manifest.run_id, report.verdict)
             return report
     started = time.monotonic()
-    live = _live_run(store, manifest.run_id)
+    live = baseline(store, manifest)
     checks = Checks(plan, manifest, live, spark)
     results = checks.run()
     seconds = round(time.monotonic() - started, 3)
@@ -82,8 +104,3 @@ def _write(store: Store, report: Report, checks: Checks) -> None:
     write_page(store, report)
     # Last, because publish asks for this file: a report that can be read is one that is complete.
     write_atomically(folder / REPORT_FILE, report.model_dump_json(indent=2) + "\n")
-
-
-def _live_run(store: Store, run_id: str) -> RunManifest | None:
-    live = store.live()
-    return store.manifest(live.run_id) if live and live.run_id != run_id else None

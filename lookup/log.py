@@ -69,6 +69,11 @@ def live_entry(entries: Sequence[LogEntry]) -> LogEntry | None:
     return next((entry for entry in reversed(entries) if entry.event is not Event.COMMIT), None)
 
 
+def commit_of(entries: Sequence[LogEntry], run_id: str) -> LogEntry | None:
+    """The newest commit of a run, None where it has none."""
+    return next((entry for entry in reversed(entries) if entry.event is Event.COMMIT and entry.run_id == run_id), None)
+
+
 def live_before(entries: Sequence[LogEntry]) -> int | None:
     """The release that was live before the live one. What a rollback left behind does not count."""
     path: list[int] = []

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from lookup.log import ReleaseLog, entry_for, live_before, live_entry, releases
+from lookup.log import ReleaseLog, commit_of, entry_for, live_before, live_entry, releases
 from schemas.content import canonical_json, sha256_file, sha256_text
 from schemas.errors import InputError, Problem, RefusedError
 from schemas.release import Event, LogEntry, Release, ReleaseState
@@ -185,11 +185,9 @@ class Store:
             return entry_for(Event.COMMIT, release, sequence, reason=self._override_reason(manifest.run_id))
 
         self.log.append(draft)
-        return next(
-            entry
-            for entry in reversed(self.log.entries())
-            if entry.event is Event.COMMIT and entry.run_id == manifest.run_id
-        )
+        committed = commit_of(self.log.entries(), manifest.run_id)
+        assert committed is not None  # noqa: S101  # it was there, or the draft above made it
+        return committed
 
     def _override_reason(self, run_id: str) -> str:
         made = self.override(run_id)

@@ -1,4 +1,4 @@
-"""Whose turn it is at what is kept of a pipeline: one erasure alone, or many publications; and erasures not ended."""
+"""Whose turn it is at what is kept of a pipeline: an erasure alone, publications together, one backfill."""
 
 import fcntl
 import json
@@ -15,6 +15,7 @@ from schemas.errors import InputError, Problem, UnavailableError
 PENDING_FILE = "erasing.json"
 WAIT_SECONDS = 600.0
 _LOCK_FILE = ".erasures.lock"
+_BACKFILL_LOCK_FILE = ".backfill.lock"
 _PAUSE_SECONDS = 0.02
 
 
@@ -61,6 +62,27 @@ def alone_if_possible(folder: Path) -> Iterator[bool]:
         yield _taken(file, fcntl.LOCK_EX, 0)
 
 
+@contextmanager
+def only_backfill(folder: Path, who: str) -> Iterator[None]:
+    """One backfill of a pipeline at a time: a second would score the same dates beside it, for nothing.
+
+    Args:
+        folder: Of the pipeline.
+        who: Told to the others. The lock ends with the process, however that ends.
+
+    Raises:
+        UnavailableError: another one is under way.
+    """
+    with _open(folder, _BACKFILL_LOCK_FILE) as file:
+        if not _taken(file, fcntl.LOCK_EX, 0):
+            found = f"another backfill is under way: {file.read().strip() or 'not known whose'}"
+            raise UnavailableError(Problem("BACKFILL_BUSY", str(folder), found, "its end; then start this one again"))
+        file.truncate(0)
+        file.write(f"{who}\n")
+        file.flush()
+        yield
+
+
 def pending(folder: Path) -> list[Wanted]:
     """The erasures that were begun and not ended, oldest first.
 
@@ -89,9 +111,9 @@ def note_pending(folder: Path, wanted: list[Wanted]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _open(folder: Path) -> IO[str]:
+def _open(folder: Path, name: str = _LOCK_FILE) -> IO[str]:
     folder.mkdir(parents=True, exist_ok=True)
-    return os.fdopen(os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666), "r+")
+    return os.fdopen(os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o666), "r+")
 
 
 def _taken(file: IO[str], how: int, seconds: float) -> bool:

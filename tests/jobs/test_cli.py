@@ -17,6 +17,7 @@ from jobs.cli import app
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = (
     "run",
+    "backfill",
     "train",
     "lookup",
     "releases",
