@@ -143,7 +143,7 @@ class Checks:
         from validation.quarantine import entity_id_column
 
         spark, counts, name = self._spark(), self._manifest.counts, self._declared.entity.source
-        source = read_source(spark, self._declared.sources[name], self._plan.snapshot.sources[name])
+        source = read_source(spark, self._plan.declared, name, self._plan.snapshot.sources[name])
         listed = source.select(entity_id_column(self._declared.entity.key).alias(ENTITY_ID))
         aside = self._read(QUARANTINE) if self._manifest.files_in(QUARANTINE) else None
         result = check_coverage(

@@ -1,8 +1,9 @@
 """features.sql over a snapshot: the declared sources as views, the features as one typed table."""
 
 import datetime as dt
+from functools import reduce
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's users know it by
 from pyspark.sql import types as T  # noqa: N812
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -14,11 +15,42 @@ from schemas.pipeline import Source
 from validation.analysis import analysis_errors
 from validation.quarantine import failed, judge_inputs, passed
 
+_NEWEST = "__newest"
 _KEY_TYPES = (T.StringType, T.IntegralType, T.DateType)
 
 
-def read_source(spark: SparkSession, source: Source, snapshot: SourceSnapshot) -> DataFrame:
-    """All columns of a source's snapshot; every column of a CSV file is a string."""
+def read_source(
+    spark: SparkSession, declared: DeclaredPipeline, name: str, snapshot: SourceSnapshot, *, superseded: bool = False
+) -> DataFrame:
+    """All columns of a source's snapshot, each thing once where its rows correct one another.
+
+    Every column of a CSV file is a string.
+
+    Args:
+        spark: The session.
+        declared: The pipeline.
+        name: Of the source.
+        snapshot: Of it.
+        superseded: The rows that a newer one corrected, in place of the others.
+
+    Raises:
+        DeclarationError: the source has no column that `corrections` names.
+    """
+    source = declared.pipeline.sources[name]
+    frame = _files(spark, source, snapshot)
+    corrected = declared.pipeline.corrected_by(name)
+    if corrected is None:
+        return frame.where("false") if superseded else frame
+    by, key = corrected
+    with analysis_errors(f"{declared.name}/pipeline.yaml: sources.{name}.corrections"):
+        # Equal ones stay, all of them: which is right cannot be known. So do rows without a key, which name no thing.
+        newest = F.rank().over(Window.partitionBy(*key).orderBy(F.col(by).desc_nulls_last())) == 1
+        is_keyless = reduce(Column.__or__, (F.col(column).isNull() for column in key))
+        judged = frame.withColumn(_NEWEST, newest | is_keyless)
+        return judged.where(~F.col(_NEWEST) if superseded else F.col(_NEWEST)).drop(_NEWEST)
+
+
+def _files(spark: SparkSession, source: Source, snapshot: SourceSnapshot) -> DataFrame:
     schema = from_arrow_schema(snapshot.schema)
     paths = [str(file) for file in snapshot.files]
     if source.format == "csv":
@@ -44,7 +76,7 @@ def register_sources(spark: SparkSession, declared: DeclaredPipeline, snapshot: 
     pipeline, aside = declared.pipeline, None
     rules = [rule for rule in pipeline.rules if rule.on == "inputs"]
     for name, source in pipeline.sources.items():
-        view = read_source(spark, source, snapshot.sources[name]).drop(*source.forbidden)
+        view = read_source(spark, declared, name, snapshot.sources[name]).drop(*source.forbidden)
         if rules and name == pipeline.entity.source:
             judged = judge_inputs(view, pipeline.entity.key, rules, where=f"{declared.name}/pipeline.yaml")
             view, aside = passed(judged).select(view.columns), failed(judged)

@@ -43,7 +43,7 @@ def outcomes(plan: Plan, earlier: RunManifest, spark: "SparkSession", columns: C
         return spark.read.parquet(*(str(folder / file.path) for file in earlier.files_in(part)))
 
     with analysis_errors(f"{plan.declared.name}/pipeline.yaml: training.label"):
-        source = read_source(spark, pipeline.sources[name], snapshot.sources[name])
+        source = read_source(spark, plan.declared, name, snapshot.sources[name])
         label = F.expr(pipeline.training.label).cast("double").alias("label")
         labels = source.select(entity_id_column(pipeline.entity.key).alias(ENTITY_ID), label).distinct()
         # An entity with two different outcomes has none.

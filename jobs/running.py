@@ -94,7 +94,11 @@ def _counts(manifest: RunManifest) -> str:
     counts = manifest.counts
     aside = "".join(
         f", {count:,} {word}"
-        for count, word in ((counts.carried, "carried over"), (counts.quarantined, "quarantined"))
+        for count, word in (
+            (counts.carried, "carried over"),
+            (counts.quarantined, "quarantined"),
+            (counts.superseded, "rows corrected"),
+        )
         if count
     )
     return f"{counts.scored:,} of {counts.entities:,} entities{aside}"

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's users know it by
 
 from jobs.carrying import Placing, Served, serve_set_aside, set_aside_ids
-from jobs.features import query_features, register_sources
+from jobs.features import query_features, read_source, register_sources
 from jobs.lineup import route_rules
 from jobs.priors import write_priors
 from jobs.scoring import Scored, score, set_aside
@@ -38,11 +38,16 @@ from validation.quarantine import COPIES, failed, judge_rows, passed
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """Rows of the features query: how many pass, how many do not, and how many were copies of another."""
+    """Rows of the features query: how many pass, how many do not, and how many were copies of another.
+
+    Attributes:
+        superseded: Rows of the entity source that a newer one corrected.
+    """
 
     passed: int
     failed: int
     collapsed: int
+    superseded: int
 
 
 def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
@@ -63,7 +68,7 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
     judged = judge_rows(features, pipeline.entity.key, rules, where=where).persist()
     try:
         with analysis_errors(f"{plan.declared.name}/{pipeline.features.sql}"):
-            rows = _count(judged)
+            rows = _count(judged, _superseded(spark, plan))
             kept_out = inputs.count() if inputs is not None else 0
         counted = clock()
         buckets = bucket_count(rows.passed, pipeline.publish.entities_per_bucket)
@@ -125,7 +130,15 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
     )
 
 
-def _count(judged: DataFrame) -> _Judged:
+def _superseded(spark: SparkSession, plan: Plan) -> int:
+    """How many rows of the entity source a newer one of their key corrected; asked of Spark only where they may."""
+    name = plan.declared.pipeline.entity.source
+    if plan.declared.pipeline.corrected_by(name) is None:
+        return 0
+    return read_source(spark, plan.declared, name, plan.snapshot.sources[name], superseded=True).count()
+
+
+def _count(judged: DataFrame, superseded: int) -> _Judged:
     totals = judged.agg(
         F.count_if(F.size(REASONS) == 0).alias("passed"),
         F.count_if(F.size(REASONS) > 0).alias("failed"),
@@ -133,7 +146,7 @@ def _count(judged: DataFrame) -> _Judged:
     ).first()
     if totals is None:
         raise InputError(Problem("IN_EMPTY", "features.sql", "no answer", "rows"))
-    return _Judged(totals["passed"], totals["failed"], totals["collapsed"])
+    return _Judged(totals["passed"], totals["failed"], totals["collapsed"], superseded)
 
 
 def _served(
@@ -161,6 +174,7 @@ def _served(
         quarantined=aside - served.carried,
         withheld=served.withheld,
         collapsed=rows.collapsed,
+        superseded=rows.superseded,
         reasons=_reasons(placing.folder, quarantined),
         variants=dict(sorted(scored.variants.items())),
         shadowed=scored.shadowed,

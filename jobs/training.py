@@ -164,7 +164,7 @@ def _windows(pipeline: Pipeline, today: dt.date) -> Iterator[tuple[dt.date, dt.d
 def _label_rows(spark: SparkSession, declared: DeclaredPipeline, snapshot: Snapshot) -> DataFrame:
     pipeline, training = declared.pipeline, declared.pipeline.training
     name = pipeline.entity.source
-    source = read_source(spark, pipeline.sources[name], snapshot.sources[name])
+    source = read_source(spark, declared, name, snapshot.sources[name])
     entity = entity_id_column(pipeline.entity.key)
     with analysis_errors(f"{declared.name}/pipeline.yaml: training"):
         label = F.expr(training.label).cast("double").alias(LABEL_COLUMN)

@@ -15,6 +15,15 @@ from schemas.strict import Column, Declared, Name, invalid
 ColumnType = Literal["string", "int32", "int64", "float32", "float64", "bool", "date", "timestamp"]
 
 
+class Corrections(Declared):
+    """Which of several rows of one thing counts: the newest. A feed that only appends corrects itself so."""
+
+    by: Column = Field(description="The column that tells: the row with its largest value is read, the others are not.")
+    key: list[Column] | None = Field(
+        None, min_length=1, max_length=8, description="The columns that name the thing; entity.key, when left out."
+    )
+
+
 class Source(Declared):
     """A table that features.sql may read under its declared name."""
 
@@ -40,6 +49,8 @@ class Source(Declared):
     forbidden: list[Annotated[str, Field(min_length=1)]] = Field(
         default=[], description="Columns that features.sql may not see: they leak the outcome."
     )
+
+    corrections: Corrections | None = Field(None, description="Several rows of one key are versions of one row.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Source":
@@ -180,6 +191,11 @@ class Pipeline(Declared):
         ):
             found = f"{', '.join(missing)} is not a column of source '{self.entity.source}'"
             raise invalid(found, "entity", "key")
+        for name, other in self.sources.items():
+            if name != self.entity.source and other.corrections and other.corrections.key is None:
+                raise invalid(
+                    "is missing: only the entity source has one by itself", "sources", name, "corrections", "key"
+                )
         if self.checks.slices:
             columns = {*self.features.columns, *self.entity.key}
             slices = self.checks.slices
@@ -204,6 +220,11 @@ class Pipeline(Declared):
             found = f"{self.checks.expectations!r} must be the name of a .yaml file beside this one"
             raise invalid(found, "checks", "expectations")
         return self
+
+    def corrected_by(self, name: str) -> tuple[str, list[str]] | None:
+        """The column by which a source's rows correct one another, and their key; None where they do not."""
+        corrections = self.sources[name].corrections
+        return (corrections.by, corrections.key or self.entity.key) if corrections else None
 
 
 def _twice(names: list[str]) -> list[str]:

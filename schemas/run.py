@@ -60,6 +60,7 @@ class Counts(_Record):
     scored: int
     quarantined: int = Field(description="Set aside, and not served.")
     collapsed: int = Field(description="Identical duplicate rows that were kept once.")
+    superseded: int = Field(0, description="Rows of the entity source that a newer row of their key corrected.")
     carried: int = Field(0, description="Set aside, and served their last good prediction.")
     withheld: int = Field(0, description="Of the quarantined, those with a row that says so to readers.")
     reasons: dict[str, int] = Field({}, description="Reason -> rows that were set aside for it.")

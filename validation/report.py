@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 
 import jinja2
@@ -116,6 +117,17 @@ class Slice:
         return min(0.0, *(group.mean.low for group in self.groups))
 
 
+@cache
+def _template() -> jinja2.Template:
+    """Compiled once: a backfill writes hundreds of pages."""
+    text = files("validation").joinpath("report.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(number=_number, percent=_percent, size=_size, breakable=_breakable)
+    return environment.from_string(text)
+
+
 def render_page(
     report: Report,
     manifest: RunManifest,
@@ -133,13 +145,8 @@ def render_page(
         live: Of the live release's; None where there is none.
         override: Of a blocked run that was let through.
     """
-    text = files("validation").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(number=_number, percent=_percent, size=_size, breakable=_breakable)
     outputs = [column.name for column in manifest.outputs]
-    return environment.from_string(text).render(
+    return _template().render(
         report=report,
         run=manifest,
         override=override,
