@@ -46,7 +46,7 @@ clean: ## Remove .venv and all caches; the store (.almanac) and data/ stay
 	rm -rf .venv .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist spark-warehouse
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.ready: $(wildcard requirements.lock) pyproject.toml $(if $(PYTHON),chosen-python)
+.venv/.ready: $(wildcard requirements.lock) pyproject.toml $(wildcard jobs/kernel/*.[ch]) $(if $(PYTHON),chosen-python)
 	@command -v $(or $(PYTHON),python3) >/dev/null || { \
 		echo 'Almanac needs Python 3.11 or 3.12, and $(or $(PYTHON),python3) is not there: install one of them.' >&2; exit 2; }
 	@$(or $(PYTHON),python3) .ci/environment.py

@@ -22,6 +22,7 @@ VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 READY = VENV / ".ready"
 LOCK = ROOT / "requirements.lock"
+KERNEL = ROOT / "jobs" / "kernel" / "libtrees.so"
 
 SUPPORTED = ((3, 12), (3, 11))
 OLDEST_JAVA = 17
@@ -74,9 +75,14 @@ def set_up() -> None:
             check_java()
             check_disk()
             build(python)
-        elif READY.stat().st_mtime < (ROOT / "pyproject.toml").stat().st_mtime:
+        elif READY.stat().st_mtime < max(path.stat().st_mtime for path in installed_from()):
             install_project()
         READY.write_text(digest)
+
+
+def installed_from() -> list[Path]:
+    """What an editable install is made of beside the sources themselves: its declaration, and what is compiled."""
+    return [ROOT / "pyproject.toml", *ROOT.glob("jobs/kernel/*.[ch]")]
 
 
 def is_current(digest: str, python: Interpreter) -> bool:
@@ -171,6 +177,8 @@ def build(python: Interpreter) -> None:
 
 def install_project() -> None:
     run("almanac itself, editable", [*installer(), "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
+    if KERNEL.parent.is_dir() and not KERNEL.is_file():
+        say("  without the tree kernel: LightGBM will score, more slowly (Debian: apt-get install gcc libc6-dev)\n")
 
 
 def installer() -> list[str]:

@@ -1,11 +1,10 @@
 """Model bundles on disk: written once, and opened only when every digest holds. Nothing in them can run."""
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from jobs.libraries import can_read, library_here, named
-from jobs.matrix import feature_matrix
+from jobs.kernel.engine import Engine, choose_engine, library_engine
+from jobs.libraries import can_read, let_threads_sleep, library_here, named
+from jobs.matrix import feature_columns
 from schemas.bundle import (
     EXPECTED_COLUMN,
     HOLDOUT_FILE,
@@ -45,6 +45,7 @@ class Bundle:
     """A model whose files are what its manifest says.
 
     Attributes:
+        engine: What scores: the library, until the bundle is proven.
         profile: Of the rows that it was trained on, and of its predictions for its holdout: what drift compares with.
     """
 
@@ -53,6 +54,7 @@ class Bundle:
     digest: str
     manifest: BundleManifest
     booster: "lightgbm.Booster"
+    engine: Engine
     holdout: pa.Table
     profile: ScoredProfile
 
@@ -62,10 +64,7 @@ class Bundle:
         Raises:
             InputError: a feature is missing or of a type the model cannot read.
         """
-        matrix = feature_matrix(self.manifest.features, features, model=self.id)
-        # One thread: Spark runs as many Python workers as there are cores.
-        scores = self.booster.predict(matrix, num_threads=1)
-        return np.asarray(scores, dtype=np.float64)
+        return self.engine.predict(feature_columns(self.manifest.features, features, model=self.id))
 
 
 def open_bundle(folder: Path, *, digest: str | None = None) -> Bundle:
@@ -95,7 +94,8 @@ def open_bundle(folder: Path, *, digest: str | None = None) -> Bundle:
         raise _error(folder, "BUNDLE_VERSION", f"{here} is installed", expected)
     booster = _open_model(folder, manifest, files[MODEL_FILE])
     profile = _profile(folder, manifest, files[PROFILE_FILE])
-    return Bundle(folder.name, folder, found, manifest, booster, _holdout(folder, files[HOLDOUT_FILE]), profile)
+    engine, holdout = library_engine(booster, "the bundle is not proven yet"), _holdout(folder, files[HOLDOUT_FILE])
+    return Bundle(folder.name, folder, found, manifest, booster, engine, holdout, profile)
 
 
 def _read(folder: Path, name: str) -> bytes:
@@ -121,14 +121,6 @@ def _proven_files(folder: Path, manifest: BundleManifest) -> dict[str, bytes]:
         if (digest := hashlib.sha256(files[name]).hexdigest()) != file.sha256:
             raise _error(folder, "BUNDLE_CHECKSUM", f"{name}: sha256 {digest[:12]}…", f"{file.sha256[:12]}…")
     return files
-
-
-def let_threads_sleep() -> None:
-    """Make LightGBM's threads sleep while they wait; to be called before it is imported.
-
-    Spinning, which is their default, took 20 times as long where other processes had the cores too.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _open_model(folder: Path, manifest: BundleManifest, text: bytes) -> "lightgbm.Booster":
@@ -161,14 +153,17 @@ def _open_model(folder: Path, manifest: BundleManifest, text: bytes) -> "lightgb
 def proven_bundle(folder: Path, digest: str) -> tuple[Bundle, float]:
     """The bundle, once a process, after it reproduced every prediction of its holdout; with the largest difference.
 
+    From then on the kernel scores, where it reproduced them too.
+
     Raises:
         InputError: as `open_bundle`, or a prediction differs.
     """
     bundle = open_bundle(folder, digest=digest)
     expected = np.asarray(bundle.holdout.column(EXPECTED_COLUMN).to_numpy(), dtype=np.float64)
-    return bundle, max_difference(
-        expected, bundle.predict(bundle.holdout), model=named(bundle.id, bundle.manifest.library)
-    )
+    found = bundle.predict(bundle.holdout)
+    difference = max_difference(expected, found, model=named(bundle.id, bundle.manifest.library))
+    columns = feature_columns(bundle.manifest.features, bundle.holdout, model=bundle.id)
+    return replace(bundle, engine=choose_engine(bundle.booster, columns)), difference
 
 
 def check_promises(bundle: Bundle, floors: Mapping[str, float]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.bundles import let_threads_sleep
+from jobs.libraries import let_threads_sleep
 from jobs.matrix import feature_matrix
 from schemas.bundle import LABEL_COLUMN, Feature
 from schemas.errors import DeclarationError, InputError, Problem

@@ -1,4 +1,4 @@
-"""Feature columns as the matrix that a model reads: the one encoder of training and of scoring."""
+"""Feature columns as a model reads them: the one encoder of training and of scoring."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,12 @@ from validation.parity import Floats
 
 
 def feature_matrix(features: Sequence[Feature], table: pa.RecordBatch | pa.Table, *, model: str) -> Floats:
-    """The model's input, shape (rows, features), in the order it was trained with.
+    """The columns of `feature_columns` side by side, shape (rows, features)."""
+    return np.column_stack(feature_columns(features, table, model=model))
+
+
+def feature_columns(features: Sequence[Feature], table: pa.RecordBatch | pa.Table, *, model: str) -> list[Floats]:
+    """The model's input, one column a feature, in the order it was trained with; some are the table's own memory.
 
     A null, and a category that was not seen in training, is NaN: missing to the model.
 
@@ -29,10 +34,7 @@ def feature_matrix(features: Sequence[Feature], table: pa.RecordBatch | pa.Table
                 f"it among {', '.join(table.schema.names)}",
             )
         )
-    matrix = np.empty((table.num_rows, len(features)), dtype=np.float64)
-    for index, feature in enumerate(features):
-        matrix[:, index] = _encoded(feature, table.column(feature.name), model)
-    return matrix
+    return [_encoded(feature, table.column(feature.name), model) for feature in features]
 
 
 def _encoded(feature: Feature, column: pa.Array | pa.ChunkedArray, model: str) -> Floats:

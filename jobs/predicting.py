@@ -47,7 +47,12 @@ class Predict:
             return
         try:
             proven = {variant: proven_bundle(one.folder, one.digest) for variant, one in self.contenders.items()}
-            note = json.dumps({"differences": {bundle.id: difference for bundle, difference in proven.values()}})
+            note = json.dumps(
+                {
+                    "differences": {bundle.id: difference for bundle, difference in proven.values()},
+                    "engines": {bundle.id: bundle.engine.name for bundle, _ in proven.values()},
+                }
+            )
             bundles = {variant: bundle for variant, (bundle, _) in proven.items()}
             for batch in chain([first], batches):
                 yield self._with(batch, bundles, note)

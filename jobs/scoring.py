@@ -113,6 +113,7 @@ def _proven(bundle: Bundle, records: list[dict[str, Any]]) -> Parity:
         rows=bundle.manifest.training.holdout_rows,
         max_abs_difference=max(found, default=0.0),
         workers=len(found),
+        engines=Counter(sorted(record["engines"][bundle.id] for record in records)),
     )
 
 

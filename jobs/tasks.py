@@ -138,6 +138,7 @@ class Scoring(Task):
             return {
                 "files": [file.model_dump() for file in (*done, *aside.finish()) if file.rows],
                 "differences": note["differences"],
+                "engines": note["engines"],
                 "rows": done[0].rows,
                 "variants": dict(variants),
                 "shadowed": done[2].rows if OTHER in schema.names else 0,

@@ -98,6 +98,9 @@ class Parity(_Record):
     rows: int
     max_abs_difference: float
     workers: int
+    engines: dict[str, int] = Field(
+        {}, description="What scored -> tasks: the tree kernel and its vectors, or the library and why."
+    )
 
 
 class Stage(_Record):

@@ -166,7 +166,8 @@ def check_workers(parity: tuple[Parity, ...]) -> list[CheckResult]:
             verdict=Verdict.PASS
             if one.workers > 0 and one.rows > 0 and one.max_abs_difference == 0.0
             else Verdict.FAIL,
-            observed=f"largest difference {one.max_abs_difference:g} over {one.rows:,} rows in {one.workers} tasks",
+            observed=f"largest difference {one.max_abs_difference:g} over {one.rows:,} rows in {one.workers} tasks"
+            + (f"; scored by {'; '.join(one.engines)}" if one.engines else ""),
             expected="0 in at least one task",
         )
         for one in parity

@@ -250,7 +250,7 @@ def test_a_prediction_that_is_not_finite_is_set_aside(tmp_path: Path) -> None:
     batch = pa.RecordBatch.from_pydict(
         {
             "entity_id": ["a", "b", "c"], "x": [1.0, 2.0, 3.0], "score": [0.5, np.nan, np.inf],
-            NOTE: ['{"differences": {"m": 0.0}}'] * 3, "reasons": pa.array([[], ["low"], []], pa.list_(pa.string())),
+            NOTE: ['{"differences": {"m": 0.0}, "engines": {"m": "kernel"}}'] * 3, "reasons": pa.array([[], ["low"], []], pa.list_(pa.string())),
         }
     )  # fmt: skip
 
@@ -269,7 +269,12 @@ def test_a_prediction_that_is_not_finite_is_set_aside(tmp_path: Path) -> None:
 
 def test_a_task_whose_rows_are_all_set_aside_leaves_no_empty_files(tmp_path: Path) -> None:
     batch = pa.RecordBatch.from_pydict(
-        {"entity_id": ["a"], "x": [1.0], "score": [np.nan], NOTE: ['{"differences": {"m": 0.0}}']}
+        {
+            "entity_id": ["a"],
+            "x": [1.0],
+            "score": [np.nan],
+            NOTE: ['{"differences": {"m": 0.0}, "engines": {"m": "kernel"}}'],
+        }
     )
 
     record = Scoring(tmp_path, {"champion": Contender("m", tmp_path, "")}, ("score",), None).write(

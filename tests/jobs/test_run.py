@@ -15,6 +15,7 @@ from rich.console import Console as RichConsole
 
 from jobs.bundles import open_bundle
 from jobs.console import Console
+from jobs.kernel.library import load_library
 from jobs.running import run
 from jobs.scaffold import scaffold
 from jobs.stages import check_inputs, score
@@ -60,6 +61,10 @@ def test_a_run_scores_every_known_flight_of_the_week_and_serves_it(settings: Set
     assert [answer.outputs["score"] for answer in answers] == stored.column("score").to_pylist()
     assert {answer.status for answer in answers} == {"exact"}
     assert (folder / REPORT_PAGE).read_text().count("<html") == 1
+    compiled = not isinstance(load_library(), str)
+    assert [one.partition(" ")[0] for one in finished.manifest.parity[0].engines] == [
+        "kernel" if compiled else "lightgbm:"
+    ]
 
 
 def test_what_is_served_is_what_the_named_model_says_of_the_stored_features(settings: Settings) -> None:

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from jobs.bundles import let_threads_sleep
 from jobs.demo_data import write_demo_data
+from jobs.libraries import let_threads_sleep
 from jobs.matrix import feature_matrix
 from schemas.bundle import Feature
 from schemas.checks import Drift
