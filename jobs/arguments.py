@@ -7,10 +7,10 @@ import re
 import sys
 from collections.abc import Callable
 
+from jobs.logs import set_up_logs
 from schemas.errors import AlmanacError, DeclarationError, Problem
 
 _FIRST_YEAR = 1900
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def parse_date(text: str, *, option: str = "--date", today: dt.date | None = None) -> dt.date:
@@ -48,9 +48,8 @@ def job_arguments(description: str, *, date: bool = True) -> argparse.ArgumentPa
 
 def exit_with(work: Callable[[], None]) -> None:
     """Run a job: log to standard error, exit 0 or with the exit code of what went wrong."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
-    logging.getLogger("py4j").setLevel(logging.WARNING)
     try:
+        set_up_logs(logging.INFO)
         work()
     except AlmanacError as err:
         for line in str(err).splitlines():

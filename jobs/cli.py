@@ -11,8 +11,9 @@ import msgspec
 import typer
 
 from jobs import access, diffing, filling, overriding, recovery, serving
-from jobs.arguments import LOG_FORMAT, parse_date
+from jobs.arguments import parse_date
 from jobs.console import Console
+from jobs.logs import set_up_logs
 from jobs.options import Json, PipelineName
 from jobs.unexpected import check_store, explained
 from lookup.publisher import Outcome
@@ -146,12 +147,13 @@ def rollback(
 ) -> None:
     """Make an earlier release the live one again."""
     from jobs.publishing import publisher, summary
+    from jobs.watching import watched
     from schemas.declared import load_pipeline
 
     console, settings = Console(as_json=as_json), check_store(Settings.from_environment())
     declared = load_pipeline(settings, pipeline)
-    with console.step("roll back") as step:
-        moved = publisher(settings, declared).roll_back(to=to, reason=reason, force=force)
+    with console.step("roll back") as step, watched(settings, pipeline, "rollback") as watch:
+        watch.facts.published = moved = publisher(settings, declared).roll_back(to=to, reason=reason, force=force)
         step.detail = summary(moved)
     console.result({**moved._asdict(), "seconds": console.seconds})
 
@@ -275,8 +277,9 @@ for _command in _elsewhere:
 
 @app.callback()
 def _options(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False) -> None:
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format=LOG_FORMAT, stream=sys.stderr)
-    logging.getLogger("py4j").setLevel(logging.WARNING)
+    set_up_logs(logging.INFO if verbose else logging.ERROR)
+    if not verbose:  # a backend that was asked for and does not answer is for everybody to know
+        logging.getLogger("jobs.watching").setLevel(logging.WARNING)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from jobs.publishing import publisher
 from jobs.session import spark_session
 from jobs.spreading import in_tasks
 from jobs.stages import check_inputs, gate
+from jobs.watching import watched
 from lookup.loader import in_threads
 from lookup.store import Store
 from schemas.declared import load_pipeline
@@ -23,12 +24,15 @@ def main() -> None:
     parser.add_argument("--spark", action="store_true", help="load the files in Spark tasks, not in this process")
     arguments = parser.parse_args()
     settings = Settings.from_environment()
-    declared = load_pipeline(settings, arguments.pipeline)
-    run_id = arguments.run_id or check_inputs(settings, declared.name, parse_date(arguments.date)).run_id
-    store = Store(settings.store, declared.name)
-    gate(store.report(run_id), store.override(run_id))
-    spread = in_tasks(lambda: spark_session(f"almanac publish {run_id}")) if arguments.spark else in_threads
-    published = publisher(settings, declared, spread=spread).publish(run_id, force=arguments.force)
+    date = parse_date(arguments.date)
+    with watched(settings, arguments.pipeline, "publish", date=date, run_id=arguments.run_id) as watch:
+        declared = load_pipeline(settings, arguments.pipeline)
+        run_id = arguments.run_id or watch.of(check_inputs(settings, declared.name, date)).run_id
+        store = Store(settings.store, declared.name)
+        gate(store.report(run_id), store.override(run_id))
+        spread = in_tasks(lambda: spark_session(f"almanac publish {run_id}")) if arguments.spark else in_threads
+        published = publisher(settings, declared, spread=spread).publish(run_id, force=arguments.force)
+        watch.facts.published = published
     sys.stdout.write(json.dumps(published._asdict()) + "\n")
 
 

@@ -4,6 +4,7 @@ import logging
 
 from jobs.arguments import exit_with, job_arguments
 from jobs.publishing import publisher, summary
+from jobs.watching import watched
 from schemas.declared import load_pipeline
 from schemas.settings import Settings
 
@@ -15,9 +16,10 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="go also to a release that was rolled back")
     arguments = parser.parse_args()
     settings = Settings.from_environment()
-    moved = publisher(settings, load_pipeline(settings, arguments.pipeline)).roll_back(
-        to=arguments.to, reason=arguments.reason, force=arguments.force
-    )
+    with watched(settings, arguments.pipeline, "rollback") as watch:
+        watch.facts.published = moved = publisher(settings, load_pipeline(settings, arguments.pipeline)).roll_back(
+            to=arguments.to, reason=arguments.reason, force=arguments.force
+        )
     logging.getLogger(__name__).info("%s: %s", arguments.pipeline, summary(moved))
 
 

@@ -2,7 +2,7 @@
 
 import datetime as dt
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from jobs.publishing import publisher, smoke, summary
 from jobs.session import SPARK_LOG, spark_session
 from jobs.stages import Plan, check_inputs, gate, score
 from jobs.verification import verify
+from jobs.watching import watched
 from lookup.publisher import Outcome, Published
 from schemas.report import Report, Verdict
 from schemas.run import REPORT_PAGE, RunManifest
@@ -48,28 +49,30 @@ def run(
     """
     plan = _check(settings, pipeline, date, console)
     spark = cache(lambda: _session(plan))
-    with console.step("score") as step:
-        manifest = score(plan, spark)
+    told = partial(watched, settings, pipeline, date=date, plan=plan)
+    with console.step("score") as step, told("score") as watch:
+        watch.facts.manifest = manifest = score(plan, spark)
         step.detail = _counts(manifest)
-    with console.step("verify") as step:
-        report = verify(plan, manifest, spark)
+    with console.step("verify") as step, told("verify") as watch:
+        watch.facts.report = report = verify(plan, manifest, spark)
         step.detail = _verdict(report)
-    _gate(plan, manifest, report, console)
+    with told("gate"):
+        _gate(plan, manifest, report, console)
     if dry_run:
         return Finished(manifest, report, None)
-    with console.step("publish") as step:
-        published = publisher(settings, plan.declared).publish(manifest.run_id, force=force)
+    with console.step("publish") as step, told("publish") as watch:
+        watch.facts.published = published = publisher(settings, plan.declared).publish(manifest.run_id, force=force)
         step.detail = summary(published)
     if published.outcome is not Outcome.ARCHIVED:
-        with console.step("smoke") as step:
+        with console.step("smoke") as step, told("smoke"):
             read = smoke(settings, pipeline, manifest.run_id, entities=plan.declared.pipeline.publish.smoke_entities)
             step.detail = f"{read} entities read back as a service reads them"
     return Finished(manifest, report, published)
 
 
 def _check(settings: Settings, pipeline: str, date: dt.date, console: Console) -> Plan:
-    with console.step("check inputs") as step:
-        plan = check_inputs(settings, pipeline, date)
+    with console.step("check inputs") as step, watched(settings, pipeline, "check_inputs", date=date) as watch:
+        plan = watch.of(check_inputs(settings, pipeline, date))
         files, sources = plan.snapshot.fingerprints, plan.snapshot.sources
         step.detail = f"run {plan.run_id}: {len(files)} files of {len(sources)} sources, model {plan.bundle.id}"
     return plan

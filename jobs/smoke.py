@@ -5,6 +5,7 @@ import logging
 from jobs.arguments import exit_with, job_arguments, parse_date
 from jobs.publishing import smoke
 from jobs.stages import check_inputs
+from jobs.watching import watched
 from schemas.declared import load_pipeline
 from schemas.settings import Settings
 
@@ -12,10 +13,12 @@ from schemas.settings import Settings
 def main() -> None:
     arguments = job_arguments(__doc__ or "").parse_args()
     settings = Settings.from_environment()
-    declared = load_pipeline(settings, arguments.pipeline)
-    run_id = arguments.run_id or check_inputs(settings, declared.name, parse_date(arguments.date)).run_id
-    read = smoke(settings, declared.name, run_id, entities=declared.pipeline.publish.smoke_entities)
-    logging.getLogger(__name__).info("run %s: %d entities read back", run_id, read)
+    date = parse_date(arguments.date)
+    with watched(settings, arguments.pipeline, "smoke", date=date, run_id=arguments.run_id) as watch:
+        declared = load_pipeline(settings, arguments.pipeline)
+        run_id = arguments.run_id or watch.of(check_inputs(settings, declared.name, date)).run_id
+        read = smoke(settings, declared.name, run_id, entities=declared.pipeline.publish.smoke_entities)
+        logging.getLogger(__name__).info("run %s: %d entities read back", run_id, read)
 
 
 if __name__ == "__main__":

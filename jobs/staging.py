@@ -14,6 +14,7 @@ from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's 
 from jobs.carrying import Placing, Served, serve_set_aside, set_aside_ids
 from jobs.features import query_features, read_source, register_sources
 from jobs.lineup import route_rules
+from jobs.logs import tell_workers
 from jobs.priors import write_priors
 from jobs.scoring import Scored, score, set_aside
 from jobs.stages import Plan
@@ -59,6 +60,7 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
     """
     clock = time.monotonic
     started = clock()
+    tell_workers(spark, plan.run_id)
     pipeline, where = plan.declared.pipeline, f"{plan.declared.name}/pipeline.yaml"
     outputs = tuple(output.name for output in plan.bundle.manifest.outputs)
     of = {place: [rule for rule in pipeline.rules if rule.on == place] for place in ("features", "predictions")}

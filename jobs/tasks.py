@@ -1,6 +1,8 @@
 """What the Python workers of Spark do with a partition: predict, and write files whose bytes follow from their rows."""
 
 import json
+import logging
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.dealing import OTHER, VARIANT
+from jobs.logs import log_in_worker
 from jobs.predicting import NOTE, OTHER_PREFIX, Contender, Predict
 from lookup.writer import SteadyWriter, write_rows
 from schemas.errors import AlmanacError
@@ -30,6 +33,8 @@ from schemas.run import (
     SHADOW,
     STAGE,
 )
+
+logger = logging.getLogger(__name__)
 
 ROWS_PER_FILE = 250_000
 BUCKET = "__bucket"
@@ -76,13 +81,18 @@ class Task(ABC):
             yield pa.RecordBatch.from_pylist([{"record": json.dumps(record)}])
 
     def _written(self, batches: Iterator[pa.RecordBatch]) -> dict[str, Any] | None:
+        log_in_worker()
+        started = time.monotonic()
         first = next((batch for batch in batches if batch.num_rows), None)
         if first is None:
             return None
         kept = [name for name in first.schema.names if name not in (BUCKET, FILE)]
         name = f"part-{first.column(FILE)[0].as_py():05}.parquet"
         rows = (batch.select(kept) for batch in chain([first], batches))
-        return self.write(name, first.select(kept).schema, rows)
+        record = self.write(name, first.select(kept).schema, rows)
+        files = ", ".join(f"{file['path']} {file['rows']} rows" for file in record.get("files", ()))
+        logger.info("%s, %.1f s", files or "no file", time.monotonic() - started)
+        return record
 
 
 @dataclass(frozen=True, slots=True)

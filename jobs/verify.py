@@ -9,6 +9,7 @@ from jobs.arguments import exit_with, job_arguments, parse_date
 from jobs.session import spark_session
 from jobs.stages import gate, planned
 from jobs.verification import verify
+from jobs.watching import watched
 from schemas.settings import Settings
 
 
@@ -16,11 +17,14 @@ def main() -> None:
     parser = job_arguments(__doc__ or "")
     parser.add_argument("--gate", action="store_true", help="exit 3 where the verdict is FAIL")
     arguments = parser.parse_args()
-    plan = planned(Settings.from_environment(), arguments.pipeline, parse_date(arguments.date), arguments.run_id)
-    manifest = plan.store.manifest(plan.run_id)
-    report = verify(plan, manifest, cache(lambda: spark_session(f"almanac verify {plan.run_id}")))
+    settings, name, date = Settings.from_environment(), arguments.pipeline, parse_date(arguments.date)
+    with watched(settings, name, "verify", date=date, run_id=arguments.run_id) as watch:
+        plan = watch.of(planned(settings, name, date, arguments.run_id))
+        spark = cache(lambda: spark_session(f"almanac verify {plan.run_id}"))
+        watch.facts.report = report = verify(plan, plan.store.manifest(plan.run_id), spark)
     if arguments.gate:
-        gate(report, plan.store.override(plan.run_id))
+        with watched(settings, name, "gate", date=date, plan=plan):
+            gate(report, plan.store.override(plan.run_id))
 
 
 if __name__ == "__main__":

@@ -21,11 +21,15 @@ class Settings:
         pipelines: The folder whose sub-folders are pipelines (`ALMANAC_PIPELINES`, else `dags`).
         store: The root of the Parquet store (`ALMANAC_STORE`, else `.almanac`).
         redis_url: A Redis to publish to (`ALMANAC_REDIS_URL`); None starts one for this store.
+        metrics_folder: Where runs leave their metrics for node_exporter (`ALMANAC_METRICS_FOLDER`); None leaves none.
+        pushgateway: The URL that runs push their metrics to (`ALMANAC_PUSHGATEWAY`); None pushes none.
     """
 
     pipelines: Path
     store: Path
     redis_url: str | None = None
+    metrics_folder: Path | None = None
+    pushgateway: str | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -33,6 +37,8 @@ class Settings:
             pipelines=Path(environ.get("ALMANAC_PIPELINES") or "dags").absolute(),
             store=Path(environ.get("ALMANAC_STORE") or ".almanac").absolute(),
             redis_url=environ.get("ALMANAC_REDIS_URL") or None,
+            metrics_folder=Path(folder).absolute() if (folder := environ.get("ALMANAC_METRICS_FOLDER")) else None,
+            pushgateway=environ.get("ALMANAC_PUSHGATEWAY") or None,
         )
 
     @property

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Collection, Sequence
+from contextvars import copy_context
 from queue import Empty, Queue
 from threading import Thread
 
@@ -90,7 +91,8 @@ def _within(seconds: float, check: Callable[[], Found]) -> Found:
         except BaseException as err:  # noqa: BLE001  # it is raised where the answer is waited for
             ended.put((None, err))
 
-    Thread(target=attempt, daemon=True).start()
+    # In this context, so that what it logs is known to be of this run.
+    Thread(target=copy_context().run, args=(attempt,), daemon=True).start()
     try:
         found, error = ended.get(timeout=seconds)
     except Empty:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.spark
 
+PROVEN = '{"differences": {"m": 0.0}, "engines": {"m": "kernel"}}'
 RULES = "rules:\n  - name: leaves_at_a_real_time\n    check: dep_minute BETWEEN 0 AND 1439\n"
 
 
@@ -250,7 +251,7 @@ def test_a_prediction_that_is_not_finite_is_set_aside(tmp_path: Path) -> None:
     batch = pa.RecordBatch.from_pydict(
         {
             "entity_id": ["a", "b", "c"], "x": [1.0, 2.0, 3.0], "score": [0.5, np.nan, np.inf],
-            NOTE: ['{"differences": {"m": 0.0}, "engines": {"m": "kernel"}}'] * 3, "reasons": pa.array([[], ["low"], []], pa.list_(pa.string())),
+            NOTE: [PROVEN] * 3, "reasons": pa.array([[], ["low"], []], pa.list_(pa.string())),
         }
     )  # fmt: skip
 
