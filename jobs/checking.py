@@ -37,7 +37,6 @@ from schemas.run import (
     PROFILE_FILE,
     QUARANTINE,
     SCORED,
-    SHADOW,
     RunManifest,
 )
 from validation.contest import check_sample_ratio, measure_contest
@@ -77,7 +76,7 @@ class Checks:
         self.slices: tuple[SliceMeasure, ...] = ()
         self.calibration: tuple[CalibrationMeasure, ...] = ()
         self.calibrated: str | None = None
-        self.contest: ContestMeasure | None = None
+        self.contests: tuple[ContestMeasure, ...] = ()
         self.data_docs: str | None = None
         self._unique: frozenset[str] = frozenset()
         self.diff: Diff | None = None
@@ -122,8 +121,8 @@ class Checks:
             every.append(("slices", "slices", self._slices))
         if checks.churn:
             every.append(("churn", "churn", self._churn))
-        if self._declared.models.challenger:
-            every.append(("challenger", "challenger", self._challenger))
+        if self._declared.models.challengers:
+            every.append(("challengers", "challenger", self._challengers))
         if checks.calibration:
             every.append(("calibration", "calibration", self._calibration))
         return every
@@ -219,18 +218,13 @@ class Checks:
             self.diff = diff_manifests(self._plan.store, live, self._manifest, tolerance=tolerance, correlate=False)
         return check_churn(self.diff, declared, first_release=live is None)
 
-    def _challenger(self) -> CheckResult | None:
-        declared, manifest = self._declared.models.challenger, self._manifest
-        if declared is None:
-            return None
+    def _challengers(self) -> list[CheckResult]:
         slices = self._declared.checks.slices
-        files = [
-            (self._folder / PREDICTIONS / name, self._folder / FEATURES / name, self._folder / file.path)
-            for file in manifest.files_in(SHADOW)
-            for name in [Path(file.path).name]
-        ]
-        self.contest = measure_contest(declared, manifest, files, slices.columns if slices else [])
-        return check_sample_ratio(declared, manifest.counts)
+        for declared in self._declared.models.challengers:
+            measure = measure_contest(declared, self._manifest, self._folder, slices.columns if slices else [])
+            self.contests += (measure,)
+        manifest = self._manifest
+        return [check_sample_ratio(declared, manifest.counts) for declared in self._declared.models.challengers]
 
     def _calibration(self) -> list[CheckResult]:
         from jobs.outcomes import earlier_run, outcomes

@@ -8,12 +8,12 @@ from schemas.run import CHAMPION, ENTITY_ID
 from validation.analysis import analysis_errors
 
 VARIANT = "__variant"  # who scores a row that is served
-OTHER = "__other"  # who scores it too, and is not served; NULL where nobody does
+OTHER = "__other_"  # and a challenger's name: who scores the row too, and is not served; NULL where nobody does
 _STEPS = 1_000_000
 
 
 def dealt(rows: DataFrame, models: Models, *, where: str) -> DataFrame:
-    """The rows with VARIANT and OTHER, where the pipeline has more than a champion.
+    """The rows with VARIANT, and a column OTHER of each challenger, where the pipeline has more than a champion.
 
     Who scores an entity follows from its features and its id alone: neither the run nor its partitioning matters.
 
@@ -25,20 +25,19 @@ def dealt(rows: DataFrame, models: Models, *, where: str) -> DataFrame:
     Raises:
         DeclarationError: a route's `where` is not a predicate over these columns.
     """
-    if not models.routes and not models.challenger:
+    if not models.routes and not models.challengers:
         return rows
-    variant = F.lit(CHAMPION)
+    routed = F.lit(CHAMPION)
     for route in reversed(models.routes):
-        variant = F.when(
-            holds_in(rows, route.where, f"{where}: models.routes.{route.name}"), F.lit(route.name)
-        ).otherwise(variant)
-    if models.challenger is None:
-        return rows.withColumn(VARIANT, variant)
-    challenger, mine = models.challenger, _is_dealt(models.challenger)
-    if challenger.mode == "shadow":
-        return rows.withColumn(VARIANT, variant).withColumn(OTHER, F.when(mine, F.lit(challenger.variant)))
-    served = F.when(mine, F.lit(challenger.variant)).otherwise(variant)
-    return rows.withColumn(OTHER, F.when(mine, variant)).withColumn(VARIANT, served)
+        holds = holds_in(rows, route.where, f"{where}: models.routes.{route.name}")
+        routed = F.when(holds, F.lit(route.name)).otherwise(routed)
+    served, others = routed, {}
+    for challenger in models.challengers:
+        mine, name = _is_dealt(challenger), F.lit(challenger.name)
+        if challenger.serves:
+            served = F.when(mine, name).otherwise(routed)
+        others[OTHER + challenger.name] = F.when(mine, routed if challenger.serves else name)
+    return rows.withColumns({VARIANT: served, **others})
 
 
 def holds_in(rows: DataFrame, predicate: str, where: str) -> Column:

@@ -16,7 +16,6 @@ from schemas.run import CHAMPION
 from validation.parity import Floats
 
 NOTE = "__note"
-OTHER_PREFIX = "__other_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +59,30 @@ class Predict:
             yield self._with(first.slice(0, 1), {}, json.dumps({"problems": err.problems}))
 
     def _with(self, batch: pa.RecordBatch, bundles: Mapping[str, Bundle], note: str) -> pa.RecordBatch:
-        served = _scores(batch, bundles, VARIANT)
-        added = {self.outputs[0]: pa.array(served)}
-        if OTHER in batch.schema.names:
-            others = _scores(batch, bundles, OTHER)
-            added[OTHER_PREFIX + self.outputs[0]] = pa.array(others, mask=np.asarray(batch.column(OTHER).is_null()))
+        added = {self.outputs[0]: pa.array(_scores(batch, bundles, VARIANT))}
+        for column in others_in(batch.schema.names):
+            scores = _scores(batch, bundles, column)
+            added[other_output(column, self.outputs[0])] = pa.array(
+                scores, mask=np.asarray(batch.column(column).is_null())
+            )
         added[NOTE] = pa.repeat(note, batch.num_rows)
         schema = pa.schema([*batch.schema, *(pa.field(name, array.type) for name, array in added.items())])
         return pa.RecordBatch.from_arrays([*batch.columns, *added.values()], schema=schema)
 
     def added(self, columns: Sequence[str]) -> list[str]:
         """The numbers that it adds to rows of these columns, in their order; the note comes behind them."""
-        others = [OTHER_PREFIX + name for name in self.outputs] if OTHER in columns else []
+        others = [other_output(column, output) for column in others_in(columns) for output in self.outputs]
         return [*self.outputs, *others]
+
+
+def others_in(columns: Sequence[str]) -> list[str]:
+    """The columns that name a row's other models, one a challenger."""
+    return [name for name in columns if name.startswith(OTHER)]
+
+
+def other_output(column: str, output: str) -> str:
+    """What the other model of that column predicts."""
+    return f"__by{column}:{output}"
 
 
 def _scores(batch: pa.RecordBatch, bundles: Mapping[str, Bundle], column: str) -> Floats:

@@ -36,7 +36,7 @@ class Scored:
         files: Predictions, features, and what was set aside for its prediction.
         rows: Scored.
         variants: Variant -> rows that it scored, where there are several.
-        shadowed: Rows that a second model scored too.
+        dealt: Challenger -> rows that it and what would serve without it scored.
         aside: Rows that were set aside for their prediction.
         reasons: Reason -> such rows.
     """
@@ -45,7 +45,7 @@ class Scored:
     parity: tuple[Parity, ...]
     rows: int
     variants: Counter[str]
-    shadowed: int
+    dealt: Counter[str]
     aside: int
     reasons: Counter[str]
 
@@ -100,7 +100,7 @@ def score(
         tuple(_proven(bundle, records) for bundle in bundles.values()),
         rows=sum(record["rows"] for record in records),
         variants=sum((Counter(record["variants"]) for record in records), Counter()),
-        shadowed=sum(record["shadowed"] for record in records),
+        dealt=sum((Counter(record["dealt"]) for record in records), Counter()),
         aside=sum(record["aside"] for record in records),
         reasons=sum((Counter(record["reasons"]) for record in records), Counter()),
     )

@@ -179,7 +179,7 @@ def _served(
         superseded=rows.superseded,
         reasons=_reasons(placing.folder, quarantined),
         variants=dict(sorted(scored.variants.items())),
-        shadowed=scored.shadowed,
+        dealt=dict(sorted(scored.dealt.items())),
     )
     return counts, served
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from jobs.dealing import OTHER, VARIANT
 from jobs.logs import log_in_worker
-from jobs.predicting import NOTE, OTHER_PREFIX, Contender, Predict
+from jobs.predicting import NOTE, Contender, Predict, other_output, others_in
 from lookup.writer import SteadyWriter, write_rows
 from schemas.errors import AlmanacError
 from schemas.run import (
@@ -123,14 +123,16 @@ class Scoring(Task):
     predict: Predict | None
 
     def write(self, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
-        own = {*self.outputs, *(OTHER_PREFIX + output for output in self.outputs), NOTE, REASONS, VARIANT, OTHER}
+        others = others_in(schema.names)
+        own = {*self.outputs, NOTE, REASONS, VARIANT, *others}
+        own |= {other_output(column, output) for column in others for output in self.outputs}
         features = pa.schema([each for each in schema if each.name not in own])
-        folders = [(PREDICTIONS, prediction_schema(self.outputs)), (FEATURES, features)]
-        if OTHER in schema.names:
-            folders.append((SHADOW, shadow_schema(self.outputs)))
+        wanted = [(PREDICTIONS, name, prediction_schema(self.outputs)), (FEATURES, name, features)]
+        shadow = shadow_schema(self.outputs)
+        wanted += [(SHADOW, f"{column.removeprefix(OTHER)}-{name}", shadow) for column in others]
         variants: Counter[str] = Counter()
         with ExitStack() as files:
-            kept = [files.enter_context(SteadyWriter(self.folder / folder, name, each)) for folder, each in folders]
+            kept = [files.enter_context(SteadyWriter(self.folder / folder, *each)) for folder, *each in wanted]
             aside = _Aside(self.folder, name, features, self.outputs)
             for batch in self.predict(batches) if self.predict else batches:
                 note = json.loads(batch.column(NOTE)[0].as_py())
@@ -139,8 +141,8 @@ class Scoring(Task):
                 good = aside.split(batch)
                 kept[0].write(self._predictions(good, variants))
                 kept[1].write(good.select(features.names))
-                if OTHER in schema.names:
-                    kept[2].write(self._others(good))
+                for writer, column in zip(kept[2:], others, strict=True):
+                    writer.write(self._others(good, column))
             done = [writer.finish() for writer in kept]
             for file in done:
                 if not file.rows:
@@ -151,7 +153,7 @@ class Scoring(Task):
                 "engines": note["engines"],
                 "rows": done[0].rows,
                 "variants": dict(variants),
-                "shadowed": done[2].rows if OTHER in schema.names else 0,
+                "dealt": {column.removeprefix(OTHER): file.rows for column, file in zip(others, done[2:], strict=True)},
                 "aside": aside.rows,
                 "reasons": dict(aside.reasons),
             }
@@ -167,11 +169,11 @@ class Scoring(Task):
         schema = prediction_schema(self.outputs)
         return pa.RecordBatch.from_arrays([*columns, variant, pa.repeat(SCORED, good.num_rows)], schema=schema)
 
-    def _others(self, good: pa.RecordBatch) -> pa.RecordBatch:
+    def _others(self, good: pa.RecordBatch, column: str) -> pa.RecordBatch:
         """What the other model predicts, of the rows that have one."""
-        rows = good.filter(good.column(OTHER).is_valid())
-        outputs = (rows.column(OTHER_PREFIX + output) for output in self.outputs)
-        variant = rows.column(OTHER)
+        rows = good.filter(good.column(column).is_valid())
+        outputs = (rows.column(other_output(column, output)) for output in self.outputs)
+        variant = rows.column(column)
         columns = [rows.column(ENTITY_ID), *outputs, self._models(variant), variant]
         return pa.RecordBatch.from_arrays(columns, schema=shadow_schema(self.outputs))
 

@@ -32,7 +32,7 @@ from lookup.store import Store
 from schemas.bundle import EXPECTED_COLUMN, LABEL_COLUMN, BundleManifest, Feature, Output, TrainingRecord
 from schemas.declared import DeclaredPipeline
 from schemas.errors import BlockedError, InputError, Problem
-from schemas.models import Model, Route, Tuned
+from schemas.models import Model, Named, Route
 from schemas.pipeline import Pipeline, Training
 from schemas.run import CHAMPION, ENTITY_ID
 from schemas.settings import Settings
@@ -120,7 +120,7 @@ def _train(variant: str, model: Model, lesson: _Lesson) -> Bundle:
 
 def _tuned(pipeline: Pipeline, model: Model) -> Training:
     """How this model is trained: as declared for all, but for what it declares itself."""
-    if not isinstance(model, Tuned):
+    if not isinstance(model, Named):
         return pipeline.training
     own = {"params": {**pipeline.training.params, **model.params}, "rounds": model.rounds or pipeline.training.rounds}
     return pipeline.training.model_copy(update=own)

@@ -75,7 +75,7 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark, *, baseline: Base
         slices=checks.slices,
         calibration=checks.calibration,
         calibrated=checks.calibrated,
-        contest=checks.contest,
+        contests=checks.contests,
         stages=(*manifest.stages, Stage(name="verify", seconds=seconds, rows_in=manifest.counts.rows)),
         data_docs=checks.data_docs,
     )

@@ -162,7 +162,7 @@ def _erase_from_run(store: Store, run_id: str, entity: str, record: _Record) -> 
         record.begin()
         told = [*manifest.files_in(FEATURES), *manifest.files_in(QUARANTINE)]
         redact(folder, own_values(folder, told, entity), entity)  # the old files tell what: so while they count
-        counts = _counts_without(manifest.counts, _served(folder, manifest, entity), gone)
+        counts = _counts_without(manifest.counts, _served(folder, manifest, entity), gone, _dealt_to(manifest, files))
         verified = _verified(store, manifest)
         changed = _amended(manifest, files).model_copy(update={"counts": counts, "verified_content": verified})
         write_atomically(folder / MANIFEST_FILE, changed.model_dump_json(indent=2) + "\n")
@@ -222,7 +222,19 @@ def _served(folder: Path, manifest: RunManifest, entity: str) -> tuple[str, str]
     return None
 
 
-def _counts_without(counts: Counts, served: tuple[str, str] | None, gone: Mapping[str, int]) -> Counts:
+def _dealt_to(manifest: RunManifest, files: Sequence[DataFile]) -> set[str]:
+    """The challengers whose files lost the entity."""
+    before = {file.path for file in manifest.files}
+    return {
+        file.path.removeprefix(f"{SHADOW}/").partition("-")[0]
+        for file in files
+        if _is_in(file, SHADOW) and file.path not in before
+    }
+
+
+def _counts_without(
+    counts: Counts, served: tuple[str, str] | None, gone: Mapping[str, int], dealt_to: Collection[str]
+) -> Counts:
     status, variant = served or (None, None)
     changed = {
         "scored": counts.scored - (status == SCORED),
@@ -231,7 +243,7 @@ def _counts_without(counts: Counts, served: tuple[str, str] | None, gone: Mappin
         "quarantined": counts.quarantined - (gone[QUARANTINE] > 0 and status in (None, WITHHELD)),
         "erased": counts.erased + any(gone.values()),
         "variants": {name: rows - (status == SCORED and name == variant) for name, rows in counts.variants.items()},
-        "shadowed": counts.shadowed - gone[SHADOW],
+        "dealt": {name: rows - (name in dealt_to) for name, rows in counts.dealt.items()},
     }
     return counts.model_copy(update=changed)
 

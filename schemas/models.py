@@ -1,13 +1,11 @@
-"""Which models score the rows of a pipeline: a champion, models with rows of their own, and a challenger."""
+"""Which models score the rows of a pipeline: a champion, models with rows of their own, and challengers."""
 
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from schemas.run import CANARY, CHALLENGER, CHAMPION
+from schemas.run import CHAMPION
 from schemas.strict import Declared, Name
-
-_TAKEN = (CHAMPION, CHALLENGER, CANARY)
 
 
 class Model(Declared):
@@ -18,25 +16,25 @@ class Model(Declared):
     )
 
 
-class Tuned(Model):
-    """A model that may be trained in another way than the champion."""
+class Named(Model):
+    """A model beside the champion, which may be trained in another way."""
 
+    name: Name = Field(description="The variant of the rows that it scores; readers of those that it serves see it.")
     params: dict[str, str | int | float | bool] = Field(
         default={}, description="LightGBM parameters, over those of `training`."
     )
     rounds: int | None = Field(None, ge=1, le=10_000, description="Trees to grow; as `training` says, when left out.")
 
 
-class Route(Tuned):
+class Route(Named):
     """Rows that have a model of their own."""
 
-    name: Name = Field(description="The variant of these rows.")
     where: str = Field(
         min_length=1, description="A Spark SQL predicate over key columns and features; the first that holds decides."
     )
 
 
-class Challenger(Tuned):
+class Challenger(Named):
     """A model that is tried beside those that serve."""
 
     mode: Literal["shadow", "canary", "ab"] = Field(
@@ -49,14 +47,13 @@ class Challenger(Tuned):
 
     @model_validator(mode="after")
     def _shared(self) -> "Challenger":
-        if self.mode != "shadow" and self.share is None:
+        if self.serves and self.share is None:
             raise ValueError(f"{self.mode} serves a share of the entities: declare it, for example share: 0.1")
         return self
 
     @property
-    def variant(self) -> str:
-        """Of the rows that it serves."""
-        return CANARY if self.mode == "canary" else CHALLENGER
+    def serves(self) -> bool:
+        return self.mode != "shadow"
 
 
 class Models(Declared):
@@ -65,24 +62,21 @@ class Models(Declared):
     otherwise: Literal["champion", "quarantine"] = Field(
         "champion", description="What becomes of rows that no route takes."
     )
-    challenger: Challenger | None = None
+    challengers: list[Challenger] = Field([], max_length=4)
 
     @model_validator(mode="after")
     def _told_apart(self) -> "Models":
-        names = [route.name for route in self.routes]
+        names = [CHAMPION, *(model.name for model in (*self.routes, *self.challengers))]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"routes: declared twice: {', '.join(twice)}")
-        if taken := [name for name in names if name in _TAKEN]:
-            raise ValueError(f"routes: {', '.join(taken)} is a variant already; call the route otherwise")
+            raise ValueError(f"{', '.join(twice)}: each route and challenger needs a name of its own")
         if self.otherwise == "quarantine" and not self.routes:
             raise ValueError("otherwise: quarantine would set every row aside: there is no route")
+        if len(serving := [each.name for each in self.challengers if each.serves]) > 1:
+            raise ValueError(f"{', '.join(serving)}: one challenger may serve at a time, the others in the shadow")
         return self
 
     @property
     def variants(self) -> dict[str, Model]:
         """Every model that a run needs, by variant; the champion first."""
-        found: dict[str, Model] = {CHAMPION: self.champion}
-        found |= {route.name: route for route in self.routes}
-        if self.challenger:
-            found[self.challenger.variant] = self.challenger
-        return found
+        others: dict[str, Model] = {model.name: model for model in (*self.routes, *self.challengers)}
+        return {CHAMPION: self.champion, **others}

@@ -152,7 +152,7 @@ class ContestMeasure(_Record):
     """A challenger against the models that serve, over the rows that both scored.
 
     Attributes:
-        mode: As declared.
+        name: As declared, and so the mode.
         model: The challenger's bundle.
         rows: With two finite predictions.
         unsound: Rows of which one is not.
@@ -162,6 +162,7 @@ class ContestMeasure(_Record):
         groups: The largest of each declared slice's columns.
     """
 
+    name: str
     mode: Literal["shadow", "canary", "ab"]
     model: str
     rows: int
@@ -198,7 +199,7 @@ class Report(BaseModel):
         content: The content digest of the predictions that were checked; publish loads no others.
         compared_with: The live release's run that drift and slices were measured against.
         off: Kinds of checks that were switched off, each with its reason.
-        contest: The declared challenger against what serves.
+        contests: Each declared challenger against what would serve without it.
         calibrated: The run whose outcomes `calibration` tells; None where there is none to tell of.
         stages: What each part of the run took.
         data_docs: The page of Great Expectations' Data Docs, relative to the run's folder.
@@ -219,7 +220,7 @@ class Report(BaseModel):
     slices: tuple[SliceMeasure, ...] = ()
     calibration: tuple[CalibrationMeasure, ...] = ()
     calibrated: str | None = None
-    contest: ContestMeasure | None = None
+    contests: tuple[ContestMeasure, ...] = ()
     stages: tuple[Stage, ...] = ()
     data_docs: str | None = None
 

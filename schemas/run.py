@@ -18,13 +18,14 @@ PREDICTIONS = "predictions"
 FEATURES = "features"
 QUARANTINE = "quarantine"
 PRIORS = "priors"
-SHADOW = "shadow"  # what the model that does not serve a row predicts for it: no reader can reach it
+# What the model that does not serve a row predicts for it, `<challenger>-part-…`: no reader can reach it.
+SHADOW = "shadow"
 
 ENTITY_ID = "entity_id"
 REASONS = "reasons"
 ROUTE_COLUMNS = ("model", "variant", "status")
 SCORED_AT = "scored_at"  # a column only where rows were carried over: their own time, in seconds since 1970, else nil
-CHAMPION, CHALLENGER, CANARY = "champion", "challenger", "canary"
+CHAMPION = "champion"
 SCORED, CARRIED, WITHHELD = "scored", "carried", "withheld"
 # Columns of a quarantine file, beside key, features and outputs, where the row came that far.
 STAGE = "stage"
@@ -65,7 +66,7 @@ class Counts(_Record):
     withheld: int = Field(0, description="Of the quarantined, those with a row that says so to readers.")
     reasons: dict[str, int] = Field({}, description="Reason -> rows that were set aside for it.")
     variants: dict[str, int] = Field({}, description="Variant -> rows that it scored, where there are several.")
-    shadowed: int = Field(0, description="Rows that a second model scored too, out of every reader's sight.")
+    dealt: dict[str, int] = Field({}, description="Challenger -> rows that it and what would serve without it scored.")
     erased: int = 0
 
     @property

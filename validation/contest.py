@@ -1,6 +1,6 @@
 """A challenger against the models that serve: was it dealt its share, and how do its predictions differ."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from math import sqrt
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from schemas.models import Challenger
 from schemas.report import CheckResult, ContestGroup, ContestMeasure, Verdict
-from schemas.run import ENTITY_ID, Counts, RunManifest
+from schemas.run import ENTITY_ID, FEATURES, PREDICTIONS, SHADOW, Counts, DataFile, RunManifest
 from validation.ranking import Floats, ranked
 
 # Beyond it a share is off by more than one run in a million would be by chance: dealing is broken, not unlucky.
@@ -22,11 +22,11 @@ _GROUPS = 12
 def check_sample_ratio(declared: Challenger, counts: Counts) -> CheckResult:
     """Whether the challenger has its share of the scored entities, as far as chance allows."""
     share = 1.0 if declared.share is None else declared.share
-    dealt = counts.shadowed
+    dealt = counts.dealt.get(declared.name, 0)
     reach = _LARGEST_Z * sqrt(counts.scored * share * (1 - share)) + 1
     is_fair = counts.scored > 0 and abs(dealt - counts.scored * share) <= reach
     return CheckResult(
-        name=f"{declared.mode} sample ratio",
+        name=f"sample ratio of {declared.name}",
         family="challenger",
         verdict=Verdict.PASS if is_fair else Verdict.FAIL,
         observed=f"{dealt:,} of {counts.scored:,} entities",
@@ -34,26 +34,20 @@ def check_sample_ratio(declared: Challenger, counts: Counts) -> CheckResult:
     )
 
 
-def measure_contest(
-    declared: Challenger,
-    manifest: RunManifest,
-    files: Iterable[tuple[Path, Path, Path]],
-    groups: Sequence[str],
-) -> ContestMeasure:
+def measure_contest(declared: Challenger, manifest: RunManifest, folder: Path, groups: Sequence[str]) -> ContestMeasure:
     """What both models predict for the rows that both scored.
 
     Args:
         declared: The challenger.
         manifest: Of the run.
-        files: Predictions, features and shadow of the same rows; of shadow, some of them.
+        folder: Of the run.
         groups: Columns to compare in, key columns or features.
     """
     champion, challenger, named = [], [], []
-    for predictions, features, shadow in files:
-        served, other, columns = _paired(predictions, features, shadow, manifest.outputs[0].name, groups)
-        is_served = declared.mode != "shadow"
-        champion.append(other if is_served else served)
-        challenger.append(served if is_served else other)
+    for files in _files(declared.name, manifest, folder):
+        served, other, columns = _paired(*files, manifest.outputs[0].name, groups)
+        champion.append(other if declared.serves else served)
+        challenger.append(served if declared.serves else other)
         named.append(columns)
     before = np.concatenate(champion) if champion else np.empty(0)
     after = np.concatenate(challenger) if challenger else np.empty(0)
@@ -62,8 +56,9 @@ def measure_contest(
     before, after = before[sound], after[sound]
     rank = ranked(before, after, correlate=True)
     return ContestMeasure(
+        name=declared.name,
         mode=declared.mode,
-        model=manifest.models[declared.variant],
+        model=manifest.models[declared.name],
         rows=int(before.size),
         unsound=int((~sound).sum()),
         champion_mean=rank["mean_before"],
@@ -73,6 +68,22 @@ def measure_contest(
         top_decile_overlap=rank["top_decile_overlap"],
         groups=tuple(group for name in groups if table for group in _groups(name, table.column(name), before, after)),
     )
+
+
+def _files(name: str, manifest: RunManifest, folder: Path) -> Iterator[tuple[Path, Path, Path]]:
+    """Predictions, features and shadow of the same rows; of shadow, some of them."""
+    served, features = (
+        {_stem(file): folder / file.path for file in manifest.files_in(part)} for part in (PREDICTIONS, FEATURES)
+    )
+    for file in manifest.files_in(SHADOW):
+        of, _, stem = _stem(file).partition("-")
+        if of == name:
+            yield served[stem], features[stem], folder / file.path
+
+
+def _stem(file: DataFile) -> str:
+    """Of a file's name, what an erasure leaves as it was."""
+    return Path(file.path).name.partition(".")[0]
 
 
 def _paired(

@@ -91,22 +91,21 @@ def test_rows_that_no_route_takes_are_set_aside_where_that_is_declared(
 
 def test_a_shadow_scores_everybody_and_no_reader_sees_it(settings: Settings, spark: "SparkSession") -> None:
     alone = rows(settings, almanac(settings).manifest, PREDICTIONS)
-    declare(settings, spark, "challenger: {mode: shadow, rounds: 5}")
+    declare(settings, spark, "challengers: [{name: fewer, mode: shadow, rounds: 5}]")
 
     finished = almanac(settings)
 
-    manifest, contest = finished.manifest, finished.report.contest
+    manifest, contest = finished.manifest, finished.report.contests[0]
     shadow = rows(settings, manifest, SHADOW)
     assert rows(settings, manifest, PREDICTIONS).select(SCORES).equals(alone.select(SCORES))
-    assert manifest.models["challenger"] != manifest.models["champion"]
-    assert (shadow.num_rows, manifest.counts.shadowed) == (WEEK, WEEK)
-    assert pc.unique(shadow.column("model")).to_pylist() == [manifest.models["challenger"]]
+    assert manifest.models["fewer"] != manifest.models["champion"]
+    assert (shadow.num_rows, manifest.counts.dealt) == (WEEK, {"fewer": WEEK})
+    assert pc.unique(shadow.column("model")).to_pylist() == [manifest.models["fewer"]]
     assert shadow.column("entity_id").equals(rows(settings, manifest, PREDICTIONS).column("entity_id"))
     assert not shadow.column("score").equals(rows(settings, manifest, PREDICTIONS).column("score"))
     assert {answer.model for answer in look_up(settings, *(flight_id(settings, at) for at in range(9)))} == {
         manifest.models["champion"]
     }
-    assert contest is not None
     assert (contest.mode, contest.rows, contest.unsound) == ("shadow", WEEK, 0)
     assert contest.challenger_mean == pytest.approx(pc.mean(shadow.column("score")).as_py())
     assert {group.column for group in contest.groups} == {"origin", "carrier"}
@@ -117,7 +116,7 @@ def test_a_canary_serves_its_share_and_the_champions_word_is_kept_beside(
     settings: Settings, spark: "SparkSession"
 ) -> None:
     alone = rows(settings, almanac(settings).manifest, PREDICTIONS)
-    declare(settings, spark, "challenger: {mode: canary, share: 0.1, rounds: 5}")
+    declare(settings, spark, "challengers: [{name: canary, mode: canary, share: 0.1, rounds: 5}]")
 
     finished = almanac(settings)
 
@@ -133,11 +132,11 @@ def test_a_canary_serves_its_share_and_the_champions_word_is_kept_beside(
     assert predictions.filter(others).select(SCORES).equals(alone.filter(others).select(SCORES))
     assert pc.unique(kept.column("variant")).to_pylist() == ["champion"]
     (check,) = [check for check in finished.report.checks if check.family == "challenger"]
-    assert (check.name, check.verdict) == ("canary sample ratio", Verdict.PASS)
+    assert (check.name, check.verdict) == ("sample ratio of canary", Verdict.PASS)
 
 
 def test_an_erased_entity_leaves_the_shadow_too(settings: Settings, spark: "SparkSession", redis_client: Any) -> None:
-    declare(settings, spark, "challenger: {mode: shadow, rounds: 5}")
+    declare(settings, spark, "challengers: [{name: fewer, mode: shadow, rounds: 5}]")
     manifest, entity = almanac(settings).manifest, flight_id(settings, 3)
     store = Store(settings.store, PIPELINE)
 
@@ -146,25 +145,25 @@ def test_an_erased_entity_leaves_the_shadow_too(settings: Settings, spark: "Spar
     left = store.manifest(manifest.run_id)
     assert rows(settings, left, SHADOW).num_rows == WEEK - 1
     assert entity not in rows(settings, left, SHADOW).column("entity_id").to_pylist()
-    assert left.counts.shadowed == WEEK - 1
+    assert left.counts.dealt == {"fewer": WEEK - 1}
 
 
 def test_an_entity_keeps_its_arm_whatever_the_partitioning_and_the_shares_are_fair(spark: "SparkSession") -> None:
     entities = spark.range(100_000).selectExpr("concat('UA:', id) AS entity_id")
-    models = Models(challenger=Challenger(mode="ab", share=0.3, salt="autumn"))
+    models = Models(challengers=[Challenger(name="new", mode="ab", share=0.3, salt="autumn")])
 
     def arms(partitions: int, models: Models) -> dict[str, str]:
         dealt_rows = dealt(entities.repartition(partitions), models, where="test").select("entity_id", "__variant")
         return {row[0]: row[1] for row in dealt_rows.collect()}
 
     first = arms(3, models)
-    other = arms(5, Models(challenger=Challenger(mode="ab", share=0.3, salt="winter")))
+    other = arms(5, Models(challengers=[Challenger(name="new", mode="ab", share=0.3, salt="winter")]))
 
     assert first == arms(7, models)
     for found in (first, other):
-        share = sum(arm == "challenger" for arm in found.values())
+        share = sum(arm == "new" for arm in found.values())
         assert abs(share - 30_000) < 4 * sqrt(100_000 * 0.3 * 0.7)
-    both = sum(first[entity] == other[entity] == "challenger" for entity in first)
+    both = sum(first[entity] == other[entity] == "new" for entity in first)
     assert abs(both - 9_000) < 4 * sqrt(100_000 * 0.09 * 0.91)  # another salt deals anew
 
 
@@ -172,7 +171,7 @@ def test_a_larger_share_keeps_those_it_had(spark: "SparkSession") -> None:
     entities = spark.range(10_000).selectExpr("concat('UA:', id) AS entity_id")
 
     def served(share: float) -> set[str]:
-        models = Models(challenger=Challenger(mode="canary", share=share))
+        models = Models(challengers=[Challenger(name="canary", mode="canary", share=share)])
         found = dealt(entities, models, where="test").where("__variant = 'canary'").collect()
         return {row["entity_id"] for row in found}
 
@@ -180,26 +179,31 @@ def test_a_larger_share_keeps_those_it_had(spark: "SparkSession") -> None:
 
 
 @pytest.mark.parametrize(
-    ("shadowed", "verdict"), [(1000, "PASS"), (1140, "PASS"), (1200, "FAIL"), (800, "FAIL"), (0, "FAIL")]
+    ("dealt_rows", "verdict"), [(1000, "PASS"), (1140, "PASS"), (1200, "FAIL"), (800, "FAIL"), (0, "FAIL")]
 )
-def test_arms_that_are_not_what_was_declared_fail(shadowed: int, verdict: str) -> None:
-    counts = Counts(entities=10_000, scored=10_000, quarantined=0, collapsed=0, shadowed=shadowed)
+def test_arms_that_are_not_what_was_declared_fail(dealt_rows: int, verdict: str) -> None:
+    counts = Counts(entities=10_000, scored=10_000, quarantined=0, collapsed=0, dealt={"new": dealt_rows})
 
-    assert check_sample_ratio(Challenger(mode="ab", share=0.1), counts).verdict == verdict
+    assert check_sample_ratio(Challenger(name="new", mode="ab", share=0.1), counts).verdict == verdict
 
 
 BAD_MODELS = {
     "a canary without a share": (
-        "challenger: {mode: canary}", "models.challenger: canary serves a share of the entities: declare it",
+        "challengers: [{name: a, mode: canary}]", "canary serves a share of the entities: declare it",
     ),
-    "a route named as a variant that is there": (
-        f"routes: [{{name: canary, where: {JFK}}}]", "routes: canary is a variant already; call the route otherwise",
+    "a route named as the champion": (
+        f"routes: [{{name: champion, where: {JFK}}}]", "champion: each route and challenger needs a name of its own",
     ),
-    "two routes of one name": (
-        f"routes: [{{name: a, where: {JFK}}}, {{name: a, where: {JFK}}}]", "routes: declared twice: a",
+    "a route and a challenger of one name": (
+        f"routes: [{{name: a, where: {JFK}}}]\n  challengers: [{{name: a, mode: shadow}}]",
+        "a: each route and challenger",
+    ),
+    "two that serve": (
+        "challengers: [{name: a, mode: ab, share: 0.1}, {name: b, mode: canary, share: 0.1}]",
+        "a, b: one challenger may serve at a time",
     ),
     "nothing that takes a row": ("otherwise: quarantine", "there is no route"),
-    "a share of everybody": ("challenger: {mode: ab, share: 1.0}", "less than 1"),
+    "a share of everybody": ("challengers: [{name: a, mode: ab, share: 1.0}]", "less than 1"),
 }  # fmt: skip
 
 
