@@ -1,5 +1,6 @@
 """Every figure, and the measurement it comes from, in the order in which they are measured."""
 
+from benchmarks.backfilling import backfill
 from benchmarks.commands import STAGES, dag_import, live, run, train
 from benchmarks.demo import demo_with_pip, demo_with_uv
 from benchmarks.figure import Benchmark, Figure
@@ -133,6 +134,21 @@ CATALOG = (
             Figure(name="run_seconds", what=f"{_RUN}: the whole process", bar=60),
             *(Figure(name=f"run_{stage}_seconds", what=f"{_RUN}: `{stage}`") for stage in STAGES),
             Figure(name="run_outside_stages_seconds", what="the rest of it: Python's imports, the end of the JVM"),
+        ),
+    ),
+    Benchmark(
+        backfill,
+        (
+            Figure(
+                name="backfill_seconds",
+                what="`almanac backfill flight_delay --from 2013-02-01 --to 2013-12-30`, 333 dates of a fresh store",
+            ),
+            Figure(
+                name="backfill_dates_per_second",
+                what="of it, dates scored, verified and archived in a second",
+                sense="at least",
+            ),
+            Figure(name="backfill_planned_seconds", what="the same with `--dry-run` behind it: what is left, and why"),
         ),
     ),
     Benchmark(

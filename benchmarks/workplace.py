@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -81,10 +81,24 @@ class Workplace:
         finally:
             self.almanac("down", store=store)
 
-    def almanac(self, *arguments: str, store: Path, meanwhile: Meanwhile = None) -> Ended:
+    def almanac(
+        self,
+        *arguments: str,
+        store: Path,
+        timeout_seconds: float = _TIMEOUT_SECONDS,
+        codes: Container[int] = (0,),
+        meanwhile: Meanwhile = None,
+    ) -> Ended:
         """The command line, run in a fresh process in the team's folder."""
         environ = {**environment(), "ALMANAC_STORE": str(store)}
-        return run_command([BIN / "almanac", *arguments], cwd=self.team, environ=environ, meanwhile=meanwhile)
+        return run_command(
+            [BIN / "almanac", *arguments],
+            cwd=self.team,
+            environ=environ,
+            timeout_seconds=timeout_seconds,
+            codes=codes,
+            meanwhile=meanwhile,
+        )
 
     def run(self, date: str, *, store: Path, meanwhile: Meanwhile = None) -> Ended:
         """`almanac run` for a date."""
@@ -104,6 +118,7 @@ def run_command(
     cwd: Path,
     environ: Mapping[str, str],
     timeout_seconds: float = _TIMEOUT_SECONDS,
+    codes: Container[int] = (0,),
     meanwhile: Meanwhile = None,
 ) -> Ended:
     """Run a command in a session of its own; its seconds are those until its first process ends.
@@ -113,10 +128,11 @@ def run_command(
         cwd: The folder to run it in.
         environ: All of its environment.
         timeout_seconds: After which it is killed, with its process group.
+        codes: Exit codes that are no failure.
         meanwhile: Called with the process while it runs.
 
     Raises:
-        MeasurementError: it did not end with exit code 0 in time.
+        MeasurementError: it did not end with one of these exit codes in time.
     """
     # Files, not pipes: a pipe ends with the last process that holds it, which a person would not wait for.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -133,7 +149,7 @@ def run_command(
             timer.cancel()
             _kill(process)
         words = [_text(out), _text(err)]
-    if code != 0:
+    if code not in codes:
         told = " | ".join("".join(words).strip().splitlines()[-5:])
         raise MeasurementError(f"{' '.join(map(str, command))}: exit code {code} after {seconds:.0f} s: {told[-600:]}")
     return Ended(round(seconds, 3), words[0])

@@ -1,6 +1,7 @@
 """The command `almanac backfill`: its progress, its table at the end, and its exit code."""
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from lookup.publisher import Published
 
 _AT_WORK = 0.5  # seconds from which a date has a row of its own
+_COUNTED = {"nothing": "left as they are"}
 MODEL_HELP = "declared, as-of (of each date, the newest that was trained before it), or a bundle: its id, or a path."
 
 
@@ -115,8 +117,7 @@ def _publication(published: "Published | None") -> str:
 def _line(one: "Filled") -> str:
     what = [one.why, one.done if one.release is None else f"{one.done} as release {one.release}"]
     counted = [f"{one.verdict}, {one.rows:,} rows"] if one.verdict and one.rows is not None else []
-    codes = [_codes(one.error)] if one.error else []
-    return f"{one.date}  {', '.join([*filter(None, what), *codes, *counted])}  {one.seconds:.1f} s"
+    return f"{one.date}  {', '.join([*filter(None, what), *_codes(one), *counted])}  {one.seconds:.1f} s"
 
 
 def _summary(found: Sequence["Filled"], published: "Published | None", wanted: "Wanted", console: Console) -> None:
@@ -129,6 +130,11 @@ def _summary(found: Sequence["Filled"], published: "Published | None", wanted: "
         else:
             rows.append((f"{dates[0].date} to {dates[-1].date}", f"{len(dates)} dates", why, done, None, None, None))
     console.table(["date", "run", "why", "done", "verdict", f"{'rows':>9}", "seconds"], rows)
+    if len(found) > 1:
+        counts = Counter(one.done for one in found)
+        console.say(
+            f"{len(found)} dates: {', '.join(f'{count} {_COUNTED.get(done, done)}' for done, count in counts.items())}"
+        )
     if left := len(wanted.dates) - len(found):
         console.say(f"not reached: {left} dates; the same command goes on with them", style="yellow")
     if seen := [one for one in found if one.has_seen]:
@@ -141,12 +147,15 @@ def _summary(found: Sequence["Filled"], published: "Published | None", wanted: "
         console.say("what is live was left alone")
 
 
-def _codes(error: AlmanacError) -> str:
-    return ", ".join(dict.fromkeys(problem.code for problem in error.problems))
+def _codes(one: "Filled") -> list[str]:
+    """Why it failed; of a gate the word says it already."""
+    if one.error is None or isinstance(one.error, BlockedError):
+        return []
+    return list(dict.fromkeys(problem.code for problem in one.error.problems))
 
 
 def _why(one: "Filled") -> str:
-    return ", ".join([*filter(None, [one.why]), *([_codes(one.error)] if one.error else [])])
+    return ", ".join([*filter(None, [one.why]), *_codes(one)])
 
 
 def _row(one: "Filled") -> tuple[object, ...]:
@@ -173,7 +182,8 @@ def _told_together(found: Sequence["Filled"], stopped: AlmanacError | None) -> A
     problems = list(stopped.problems) if stopped else []
     for (date, first), *others in alike.values():
         where = first.where if str(date) in first.where else f"{date}: {first.where}"
-        more = f" (and so on {len({each for each, _ in others})} more dates)" if others else ""
+        further = {each for each, _ in others} - {date}
+        more = f" (and so on {len(further)} more dates)" if further else ""
         problems.append(first._replace(where=where, found=first.found + more))
     return BlockedError(*problems)
 

@@ -161,12 +161,20 @@ def _bucketed(frame: DataFrame, buckets: int, files: int) -> DataFrame:
 def _run(
     frame: DataFrame, task: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 ) -> list[dict[str, Any]]:
-    """One record of each task that had rows."""
+    """One record of each task that had rows.
+
+    Raises:
+        InputError: a task could not trust or read something.
+        OSError: a task could not write.
+    """
     rows = frame.mapInArrow(task, "record string").collect()
     records: list[dict[str, Any]] = [json.loads(row.record) for row in rows]
     problems = dict.fromkeys(Problem(*problem) for record in records for problem in record.get("problems", ()))
     if problems:
         raise InputError(*problems)
+    for record in records:
+        if "os_error" in record:
+            raise OSError(*record["os_error"])
     return records
 
 

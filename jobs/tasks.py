@@ -77,6 +77,8 @@ class Task(ABC):
         except AlmanacError as err:
             # It travels in the record, because Spark would turn the exception into text.
             record = {"problems": err.problems}
+        except OSError as err:  # so does a full disk; the other files of the run would not find room either
+            record = {"os_error": [err.errno, err.strerror or str(err), err.filename]}
         if record is not None:
             yield pa.RecordBatch.from_pylist([{"record": json.dumps(record)}])
 

@@ -50,13 +50,9 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark, *, baseline: Base
         spark: Asked for only if there is something to check.
         baseline: What the run is compared with, beside the training of its model.
     """
-    store, folder = plan.store, plan.store.run_folder(manifest.run_id)
-    if (folder / REPORT_FILE).is_file():
-        report = store.report(manifest.run_id)
-        is_of_this = report.content in (manifest.content, manifest.verified_content)
-        if is_of_this and report.lets_through(store.override(manifest.run_id)):
-            logger.info("run %s: verified already, %s", manifest.run_id, report.verdict)
-            return report
+    store = plan.store
+    if passed := _passed(store, manifest):
+        return passed
     started = time.monotonic()
     live = baseline(store, manifest)
     checks = Checks(plan, manifest, live, spark)
@@ -81,8 +77,22 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark, *, baseline: Base
     )
     with beside_others(store.folder):  # an erasure takes out of a report what it finds there
         _refuse_changed(store, manifest)
+        if passed := _passed(store, manifest):
+            return passed  # by another attempt, meanwhile: it may be published on that one already
         _write(store, report, checks)
     logger.info("run %s: %s, %d checks, %.1f s", manifest.run_id, report.verdict, len(results), seconds)
+    return report
+
+
+def _passed(store: Store, manifest: RunManifest) -> Report | None:
+    """The report with which the run as it is has passed, or was let through; None where it has not."""
+    if not (store.run_folder(manifest.run_id) / REPORT_FILE).is_file():
+        return None
+    report = store.report(manifest.run_id)
+    is_of_this = report.content in (manifest.content, manifest.verified_content)
+    if not is_of_this or not report.lets_through(store.override(manifest.run_id)):
+        return None
+    logger.info("run %s: verified already, %s", manifest.run_id, report.verdict)
     return report
 
 

@@ -36,9 +36,15 @@ class DeclaredPipeline:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that is declared; comments and layout of the YAML do not count."""
-        declared = [self.pipeline.model_dump(mode="json"), self.features_sql, self.suites.model_dump(mode="json")]
-        return sha256_text(canonical_json(declared))
+        """SHA-256 of all that is declared; comments and layout of the YAML do not count, nor what says the default.
+
+        So a key that a later Almanac knows makes no other run of what was declared before; a default that changes its
+        meaning has to be a new `RUN_FORMAT`.
+        """
+        pipeline, suites = (
+            part.model_dump(mode="json", exclude_defaults=True) for part in (self.pipeline, self.suites)
+        )
+        return sha256_text(canonical_json([pipeline, self.features_sql, suites]))
 
 
 def pipeline_folders(settings: Settings) -> list[Path]:

@@ -348,6 +348,13 @@ def test_what_looks_like_text_stays_text(text: str, folder: Path) -> None:
     assert read_folder(folder).pipeline.owner == text
 
 
+def test_what_says_the_default_does_not_change_the_digest(folder: Path) -> None:
+    digest = read_folder(folder).digest
+    swap("    days: 7 #", "    format: parquet\n    days: 7 #")(folder)
+    swap("  grace_seconds: 300", "  grace_seconds: 300\n  smoke_entities: 20")(folder)
+    assert read_folder(folder).digest == digest
+
+
 def test_a_byte_order_mark_and_comments_do_not_change_the_digest(folder: Path) -> None:
     digest = read_folder(folder).digest
     for file in (PIPELINE, SUITES):
