@@ -25,7 +25,7 @@ def main() -> None:
         "--publish-latest", action="store_true", help="make the newest of these dates live; else none is"
     )
     parser.add_argument("--dry-run", action="store_true", help="tell what would be scored, and why")
-    parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON, the last of standard output")
     given = parser.parse_args()
     if sys.stderr.isatty():
         logging.getLogger().setLevel(logging.WARNING)  # the progress bar tells
@@ -38,7 +38,10 @@ def main() -> None:
         publish_latest=given.publish_latest,
         dry_run=given.dry_run,
     )
-    sys.exit(fill(check_store(Settings.from_environment()), wanted, Console(as_json=given.json)))
+    console = Console(as_json=given.json)
+    ended = fill(check_store(Settings.from_environment()), wanted, console)
+    console.line(ended.document)
+    sys.exit(ended.exit_code)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,13 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
 from jobs.changed import ROLLED_BACK, standing
+from jobs.logs import Subject, logging_of, run_is
 from jobs.models import DECLARED, Models, has_seen
 from jobs.publishing import lookup_table, publisher, smoke
 from jobs.session import own_session, spark_session
 from jobs.stages import GetSpark, Plan, gate, plan_run, score
 from jobs.verification import release_before, verify
+from jobs.watching import watched
 from lookup.archiving import archive
 from lookup.log import signature
 from lookup.publisher import Outcome, Published
@@ -150,10 +152,12 @@ class Backfill:
         newest = max(sound, key=lambda one: one.date, default=None)
         if newest is None or newest.run_id is None:
             return None
-        published = publisher(self._settings, self._declared).publish(newest.run_id)
+        # The one stage that metrics and lineage are told of: what past dates were like is no news of the pipeline.
+        name = self._declared.name
+        with watched(self._settings, name, "publish", date=newest.date, run_id=newest.run_id) as watch:
+            watch.facts.published = published = publisher(self._settings, self._declared).publish(newest.run_id)
         if published.outcome is not Outcome.ARCHIVED:
-            entities = self._declared.pipeline.publish.smoke_entities
-            smoke(self._settings, self._declared.name, newest.run_id, entities=entities)
+            smoke(self._settings, name, newest.run_id, entities=self._declared.pipeline.publish.smoke_entities)
         return published
 
     @contextmanager
@@ -168,8 +172,9 @@ class Backfill:
     def _staged(self, date: dt.date) -> Filled | _Staged:
         started = time.monotonic()
         try:
-            with _spark_errors(date):
+            with logging_of(Subject(self._declared.name, "score")), _spark_errors(date):
                 plan = plan_run(self._settings, self._declared, date, lambda: self._models.of(date))
+                run_is(plan.run_id)
                 found = standing(plan)
                 if found.release:
                     return _kept(plan, found.why, found.release.number)
@@ -186,7 +191,7 @@ class Backfill:
         done, verdict, release = Done.FAILED, None, None
         error: AlmanacError | None = None
         try:
-            with _spark_errors(plan.date):
+            with logging_of(Subject(self._declared.name, "verify", manifest.run_id)), _spark_errors(plan.date):
                 report = verify(plan, manifest, staged.spark, baseline=release_before)
                 verdict = report.verdict
                 gate(report, plan.store.override(manifest.run_id))

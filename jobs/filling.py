@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -45,8 +45,11 @@ def backfill(
         pipeline=pipeline, start=first, end=last, model=model, publish_latest=publish_latest, dry_run=dry_run
     )
     settings = check_store(Settings.from_environment())
-    if code := fill(settings, wanted, Console(as_json=as_json), log=settings.store / SPARK_LOG):
-        raise typer.Exit(code)
+    console = Console(as_json=as_json)
+    ended = fill(settings, wanted, console, log=settings.store / SPARK_LOG)
+    console.result(ended.document)
+    if ended.exit_code:
+        raise typer.Exit(ended.exit_code)
 
 
 def date_range(start: str, end: str) -> tuple[dt.date, dt.date]:
@@ -61,10 +64,20 @@ def date_range(start: str, end: str) -> tuple[dt.date, dt.date]:
     return first, last
 
 
-def fill(settings: Settings, wanted: "Wanted", console: Console, *, log: Path | None = None) -> int:
-    """Fill in the dates, tell of each, and return the exit code.
+class Ended(NamedTuple):
+    """How a backfill ended: for the shell, and for a program.
 
-    It is 1 where a retry may help with something, else 2 where something failed, else 3 where a gate said no, else 0.
+    Attributes:
+        exit_code: 1 where a retry may help with something, else 2 where something failed, else 3 where a gate said no,
+            else 0.
+    """
+
+    exit_code: int
+    document: dict[str, Any]
+
+
+def fill(settings: Settings, wanted: "Wanted", console: Console, *, log: Path | None = None) -> Ended:
+    """Fill in the dates and tell of each.
 
     Raises:
         AlmanacError: nothing could be begun.
@@ -83,10 +96,9 @@ def fill(settings: Settings, wanted: "Wanted", console: Console, *, log: Path | 
         _summary(found, published, wanted, console)
     errors = [one.error for one in found if one.error] + ([stopped] if stopped else [])
     code = _exit_code(errors)
-    console.result(_document(found, published, stopped, code))
     if errors and not console.as_json:
         console.error(_told_together(found, stopped))
-    return code
+    return Ended(code, _document(found, published, stopped, code))
 
 
 def _fill(work: "Backfill", wanted: "Wanted", console: Console, found: list["Filled"]) -> "Published | None":

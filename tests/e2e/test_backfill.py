@@ -1,5 +1,6 @@
 """A backfill from outside: killed again and again, and beside a scheduled run."""
 
+import json
 import re
 import signal
 import subprocess
@@ -70,7 +71,8 @@ def test_a_backfill_that_is_killed_at_every_stage_ends_with_the_same_releases(
     ended = run_program("spark-submit", str(JOBS / "backfill.py"), *arguments, cwd=trained_team, environ=environ)
 
     assert ended.code == 0, ended.err
-    dates = [(one["run_id"], one["release"]) for one in ended.json["dates"]]
+    document = json.loads(ended.out.splitlines()[-1])  # spark-submit puts what a job logs before it
+    dates = [(one["run_id"], one["release"]) for one in document["dates"]]
     assert dates == list(zip(planned, range(1, 5), strict=True))
     assert released(store) == list(enumerate(planned, start=1))
     for run_id in planned:

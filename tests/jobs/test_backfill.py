@@ -2,7 +2,6 @@
 
 import datetime as dt
 import io
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +46,7 @@ def backfill(settings: Settings, start: dt.date = FIRST, end: dt.date = LAST, **
 def page_of(settings: Settings, asked: Wanted) -> tuple[int, str]:
     """The exit code, and what a pipe is shown."""
     out = io.StringIO()
-    code = fill(settings, asked, Console(rich=RichConsole(file=out)))
+    code = fill(settings, asked, Console(rich=RichConsole(file=out))).exit_code
     return code, out.getvalue()
 
 
@@ -281,13 +280,13 @@ def test_a_second_backfill_of_the_pipeline_is_refused_while_one_is_under_way(set
     assert len(backfill(settings)) == 3
 
 
-def test_a_program_gets_one_document(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    code = fill(settings, wanted(end=LAST + DAY, dry_run=True), Console(as_json=True))
-    document = json.loads(capsys.readouterr().out)
+def test_a_program_gets_a_document(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    code, document = fill(settings, wanted(end=LAST + DAY, dry_run=True), Console(as_json=True))
+    assert capsys.readouterr().out == ""
     assert code == document["exit_code"] == 0
     assert [(one["date"], one["why"], one["done"]) for one in document["dates"][-2:]] == [
-        ("2013-01-06", "up to date", "nothing"),
-        ("2013-01-07", "missing", "to be scored"),
+        (LAST, "up to date", "nothing"),
+        (LAST + DAY, "missing", "to be scored"),
     ]
     assert (document["published"], document["stopped"]) == (None, [])
 
