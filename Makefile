@@ -10,7 +10,7 @@ registries := pypi[.]org|pythonhosted[.]org|npmjs[.](com|org)|yarnpkg[.]com|cond
 registries := $(registries)|(archive|security|ports)[.]ubuntu[.]com|repo1?[.]maven|proxy[.]golang[.]org|crates[.]io
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench golden lock clean chosen-python
+.PHONY: help demo test check bench golden package lock clean chosen-python
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -36,6 +36,11 @@ bench: .venv/.ready ## The figures, one JSON line each
 
 golden: .venv/.ready ## Write the golden files anew; the diff is for review
 	$(in_venv) ALMANAC_GOLDEN=write python -m pytest $$(grep -ril golden tests --include='test_*.py') $(ARGS)
+
+package: .venv/.ready ## dist/: the wheel, and the same as almanac.zip for --py-files, which passes over a .whl
+	rm -rf dist
+	$(in_venv) hatchling build -t wheel -d dist
+	cp dist/almanac-*.whl dist/almanac.zip
 
 lock: ## Write requirements.lock from pyproject.toml, with uv; UPGRADE=1 takes the newest versions
 	@command -v uv >/dev/null || { echo 'make lock needs uv on PATH: pip install uv' >&2; exit 2; }

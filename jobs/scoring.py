@@ -1,6 +1,7 @@
 """Scoring on Spark: features in, sorted and bucketed prediction files out, the same bytes every time."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pyspark.errors import PythonException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's users know it by
 from pyspark.sql import types as T  # noqa: N812
@@ -18,7 +20,7 @@ from jobs.lineup import Lineup
 from jobs.predicting import NOTE, Contender, Predict
 from jobs.tasks import BUCKET, FILE, QuarantineTask, Scoring, file_count
 from schemas.checks import Rule
-from schemas.errors import InputError, Problem
+from schemas.errors import DeclarationError, InputError, Problem
 from schemas.keys import bucket_count
 from schemas.models import Models
 from schemas.run import ENTITY_ID, FEATURES, INPUT_ROW, REASONS, STAGE, DataFile, Parity
@@ -26,6 +28,7 @@ from validation.analysis import analysis_errors
 from validation.quarantine import listed, rule_reasons
 
 _NOTED = T.StructField(NOTE, T.StringType())
+_MISSING = re.compile(r"ModuleNotFoundError: (No module named '[\w.]+')")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +169,15 @@ def _run(
     Raises:
         InputError: a task could not trust or read something.
         OSError: a task could not write.
+        DeclarationError: the workers do not have this code, or a package that it needs.
     """
-    rows = frame.mapInArrow(task, "record string").collect()
+    try:
+        rows = frame.mapInArrow(task, "record string").collect()
+    except PythonException as err:
+        if not (missing := _MISSING.search(str(err))):
+            raise
+        expected = "this code (--py-files almanac.zip) and its packages on every executor; see docs/deployment.md"
+        raise DeclarationError(Problem("SPARK_PYTHON", "Spark's Python workers", missing[1], expected)) from err
     records: list[dict[str, Any]] = [json.loads(row.record) for row in rows]
     problems = dict.fromkeys(Problem(*problem) for record in records for problem in record.get("problems", ()))
     if problems:

@@ -6,12 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.errors import DeclarationError, Problem
+from schemas.errors import DeclarationError, Problem, UnavailableError
 from schemas.settings import spark_conf_file
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _MEANING = {
     "spark.sql.files.ignoreMissingFiles": "false",
 }
 _MINIMUM_JAVA = 17
+_WAIT, _WAIT_SECONDS = "spark.almanac.executorWaitSeconds", 300
 
 
 def spark_session(name: str, *, log: Path | None = None) -> "SparkSession":
@@ -40,25 +42,27 @@ def spark_session(name: str, *, log: Path | None = None) -> "SparkSession":
 
     Raises:
         DeclarationError: Java is missing or too old, or the settings file is not there.
+        UnavailableError: Spark did not start, or no executor came in time.
     """
     _check_java()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
-    conf = spark_conf_file()
-    os.environ.setdefault("SPARK_CONF_DIR", str(conf.parent))  # log4j2.properties lies beside it
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.appName(name)
     # spark-submit has started the JVM, with its own settings, and tells its port; they are not ours to change.
     if "PYSPARK_GATEWAY_PORT" not in os.environ and SparkSession.getActiveSession() is None:
+        conf = spark_conf_file()
+        os.environ.setdefault("SPARK_CONF_DIR", str(conf.parent))  # log4j2.properties lies beside it
         properties = _properties(conf)
         if properties.get("spark.master", "").startswith("local"):
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")  # else Spark listens on the machine's outward address
         for key, value in properties.items():
             builder = builder.config(key, value)
-    with _standard_error_to(log):
+    with _standard_error_to(log), _starting():
         session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
+    _await_executor(session)
     return own_session(session)
 
 
@@ -68,6 +72,41 @@ def own_session(session: "SparkSession") -> "SparkSession":
     for key, value in _MEANING.items():
         own.conf.set(key, value)
     return own
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Turn what keeps Spark from starting into one line."""
+    from py4j.protocol import Py4JJavaError
+
+    try:
+        yield
+    except Py4JJavaError as err:
+        found = str(err.java_exception.toString()).splitlines()[0]
+        expected = "a master that answers, and settings that Spark takes; its log says more"
+        raise UnavailableError(Problem("SPARK_START", "Spark", found, expected)) from err
+
+
+def _await_executor(session: "SparkSession") -> None:
+    """Return once there is an executor: Spark itself would wait for one for ever, with a warning now and then.
+
+    Raises:
+        UnavailableError: there is none within `spark.almanac.executorWaitSeconds`.
+    """
+    context = session.sparkContext
+    conf, master = context.getConf(), str(context.master)
+    if master.startswith("local") or conf.get("spark.dynamicAllocation.enabled", "false") == "true":
+        return
+    limit = float(conf.get(_WAIT, str(_WAIT_SECONDS)))
+    started = time.monotonic()
+    # The driver is one of those that it counts.
+    while context._jsc.sc().getExecutorMemoryStatus().size() < 2:
+        if time.monotonic() - started > limit:
+            expected = f"a worker with free cores and {conf.get('spark.executor.memory', '1g')} of memory"
+            raise UnavailableError(
+                Problem("SPARK_NO_EXECUTOR", master, f"no executor after {limit:g} s ({_WAIT})", expected)
+            )
+        time.sleep(0.2)
 
 
 @contextmanager

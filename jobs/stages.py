@@ -136,6 +136,8 @@ def score(plan: Plan, spark: GetSpark) -> RunManifest:
         from jobs.staging import stage  # it loads Spark, which a run that is already done does not need
 
         manifest = stage(staging, plan, spark())
+        for half in staging.glob("*/.*"):  # of a task that was killed with its executor, and has been done again
+            half.unlink(missing_ok=True)
         write_atomically(staging / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
         manifest = _whole(store, run_id) or _move_into_place(staging, store, manifest)
     finally:
