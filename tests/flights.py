@@ -20,6 +20,7 @@ def make_workspace(root: Path, *, store: Path | None = None) -> Settings:
     """The flights pipeline with generated sources under `root`, trained on a fortnight."""
     folder = root / "dags" / "flight_delay"
     shutil.copytree(_PIPELINES / "flight_delay", folder)
+    with_champion_alone(folder / "pipeline.yaml")
     rewrite(
         folder / "pipeline.yaml",
         ("${ALMANAC_DEMO_DATA:-data/nycflights13}", "data"),
@@ -38,6 +39,12 @@ def make_workspace(root: Path, *, store: Path | None = None) -> Settings:
     rewrite(folder / "expectations.yaml", ("min_value: 500", "min_value: 50"), ("max_value: 0.6}", "max_value: 0.95}"))
     write_sources(root / "data")
     return Settings(pipelines=root / "dags", store=store or root / "store")
+
+
+def with_champion_alone(path: Path) -> None:
+    """Take routes and challengers out of the declaration."""
+    before, _, rest = path.read_text().partition("  routes:")
+    path.write_text(before + rest[rest.index("\ntraining:") :])
 
 
 def rewrite(path: Path, *changes: tuple[str, str]) -> None:
