@@ -36,14 +36,13 @@ class DeclaredPipeline:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that is declared; comments and layout of the YAML do not count, nor what says the default.
+        """SHA-256 of all that is declared of predictions: not when Airflow runs it, and not what says the default.
 
         So a key that a later Almanac knows makes no other run of what was declared before; a default that changes its
         meaning has to be a new `RUN_FORMAT`.
         """
-        pipeline, suites = (
-            part.model_dump(mode="json", exclude_defaults=True) for part in (self.pipeline, self.suites)
-        )
+        pipeline = self.pipeline.model_dump(mode="json", exclude_defaults=True, exclude={"airflow"})
+        suites = self.suites.model_dump(mode="json", exclude_defaults=True)
         return sha256_text(canonical_json([pipeline, self.features_sql, suites]))
 
 
@@ -92,13 +91,10 @@ def read_folder(folder: Path) -> DeclaredPipeline:
     document = read_document(folder / PIPELINE_FILE, name=f"{folder.name}/{PIPELINE_FILE}")
     pipeline = validated(Pipeline, document)
     if pipeline.pipeline != folder.name:
+        is_taken = (folder.parent / pipeline.pipeline / PIPELINE_FILE).is_file()
+        found = f"'{pipeline.pipeline}'{', which another folder declares too' if is_taken else ''}"
         raise DeclarationError(
-            Problem(
-                "CFG_NAME",
-                document.where(("pipeline",)),
-                f"'{pipeline.pipeline}'",
-                f"the folder's name, '{folder.name}'",
-            )
+            Problem("CFG_NAME", document.where(("pipeline",)), found, f"the folder's name, '{folder.name}'")
         )
     suites_name = pipeline.checks.expectations
     return DeclaredPipeline(

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from schemas.checks import Checks, Quarantine, Rule
 from schemas.models import Models
 from schemas.publication import Fallback, Freshness, Publish
+from schemas.scheduling import Airflow
 from schemas.strict import Column, Declared, Name, invalid
 
 ColumnType = Literal["string", "int32", "int64", "float32", "float64", "bool", "date", "timestamp"]
@@ -174,6 +175,7 @@ class Pipeline(Declared):
     fallback: Fallback = Fallback()
     freshness: Freshness = Freshness()
     publish: Publish = Publish()
+    airflow: Airflow = Airflow()
 
     @model_validator(mode="after")
     def _references(self) -> "Pipeline":
@@ -225,6 +227,19 @@ class Pipeline(Declared):
         """The column by which a source's rows correct one another, and their key; None where they do not."""
         corrections = self.sources[name].corrections
         return (corrections.by, corrections.key or self.entity.key) if corrections else None
+
+    @model_validator(mode="after")
+    def _scheduled(self) -> "Pipeline":
+        if unknown := [name for name in self.airflow.assets if name not in self.sources]:
+            known = ", ".join(self.sources)
+            raise invalid(f"'{unknown[0]}' is not declared under sources: {known}", "airflow", "assets", unknown[0])
+        if self.pipeline in self.airflow.after:
+            raise invalid("a pipeline cannot wait for its own release", "airflow", "after")
+        if twice := _twice(self.airflow.after):
+            raise invalid(f"declared twice: {', '.join(twice)}", "airflow", "after")
+        if self.airflow.end_date and self.airflow.end_date < self.start:
+            raise invalid(f"end_date {self.airflow.end_date} is before start {self.start}", "airflow", "end_date")
+        return self
 
 
 def _twice(names: list[str]) -> list[str]:

@@ -41,6 +41,10 @@ tasks = {
         "operator": task.task_type,
         "downstream": sorted(task.downstream_task_ids),
         "retries": task.retries,
+        "pool": task.pool,
+        "one_at_a_time": task.max_active_tis_per_dag == 1,
+        "timeout": str(task.execution_timeout),
+        "outlets": [asset.name for asset in task.outlets],
         "arguments": getattr(task, "application_args", None),
     }
     for task in dag.tasks
@@ -173,15 +177,17 @@ def test_a_dag_run_publishes_an_older_one_is_skipped_and_a_blocked_one_fails_for
         assert (told["verdict"], told["date"]) == ("PASS", "2013-01-05")
 
         older = verified_run(team, "2013-01-04", spark)
-        late = {"pipeline": "flight_delay", "run": older, "date": "2013-01-04", "verdict": "PASS", "outlet_events": {}}
-        said = call_task("publish", **late)
+        late = {"pipeline": "flight_delay", "run": older, "verdict": "PASS", "outlet_events": {}}
+        said = call_task("publish", **late, params={"dry_run": True})
+        assert said == f"AirflowSkipException: dry run: {older} passed with PASS, and is not published"
+        said = call_task("publish", **late, params={"dry_run": False})
         assert said == "AirflowSkipException: release 2 is older than the live one: kept, not served"
 
         rewrite(team / "dags/flight_delay/features.sql", ("  s.distance,", "  s.distance * 1609 AS distance,"))
         blocked = verified_run(team, "2013-01-06", spark)
-        said = call_task("gate", pipeline="flight_delay", run=blocked)
+        said = call_task("gate", pipeline="flight_delay", run=blocked, params={"override_checks": []})
         assert said == f"AirflowFailException: flight_delay run {blocked} is blocked"
-        said = call_task("gate", pipeline="flight_delay", run="2013-01-06-000000000000")
+        said = call_task("gate", pipeline="flight_delay", run="2013-01-06-000000000000", params={"override_checks": []})
         assert said.startswith("AirflowFailException: no readable report at")
         assert store.live() == live
         assert RedisTable(client, "flight_delay").head() == head
