@@ -157,7 +157,7 @@ CONNECTIONS: dict[str, tuple[dict[str, object] | None, str]] = {
     "local": ({"conn_type": "spark", "host": "local[2]"}, "taken"),
     "a cluster": ({"conn_type": "spark", "host": "spark://10.0.0.1", "port": 7077}, "taken"),
     "kubernetes without its package": (
-        {"conn_type": "spark", "host": "k8s://https://10.0.0.1:6443"}, "needs the package apache-airflow-providers-cncf",
+        {"conn_type": "spark", "host": "k8s://https://10.0.0.1:6443"}, "needs the package apache-airflow-provid",
     ),
     "a typing error": (
         {"conn_type": "spark", "host": "local[2"},
