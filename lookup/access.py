@@ -4,6 +4,7 @@ import datetime as dt
 import re
 import secrets
 import sys
+from contextlib import suppress
 from typing import Any, NamedTuple, TextIO
 
 import msgspec
@@ -48,5 +49,6 @@ class AccessLog:
         """One line; facts that are None are left out."""
         line = {"time": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")}
         line |= {name: value for name, value in facts.items() if value is not None}
-        self._stream.write(_ENCODE(line).decode() + "\n")
-        self._stream.flush()
+        with suppress(OSError, ValueError):  # a full disk, a reader that went away: requests are answered all the same
+            self._stream.write(_ENCODE(line).decode() + "\n")
+            self._stream.flush()

@@ -36,8 +36,9 @@ from lookup.exchange import (
 )
 from lookup.fallback import WITHHELD, Seen
 from lookup.follower import Found
-from lookup.http11 import BODY_SECONDS, MAX_BODY_BYTES, Request, Response, Send
+from lookup.http11 import BODY_SECONDS, MAX_BODY_BYTES
 from lookup.keyring import Keyring, Refusal
+from lookup.message import Request, Response, Send
 from lookup.metrics import CONTENT_TYPE, Metrics
 from lookup.misses import Misses
 from lookup.openapi import document

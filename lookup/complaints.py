@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from lookup.exchange import error
-from lookup.http11 import Response
+from lookup.message import Response
 from schemas.errors import AlmanacError, InputError
 
 logger = logging.getLogger(__name__)

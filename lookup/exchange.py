@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from lookup.http11 import Response
+from lookup.message import Response
 from schemas.answer import MAX_BATCH, ErrorBody, LookupRequest
 from schemas.keys import first_id_problem, id_problem
 

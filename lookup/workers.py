@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 
 import uvloop
 
+from lookup.answering import Answering
 from lookup.api import App
 from lookup.http11 import Connection
 
@@ -101,15 +102,15 @@ async def _serve(app: App, listening: socket.socket, tls: ssl.SSLContext | None)
     for number in _STOPS:
         loop.add_signal_handler(number, stopping.set)
     app.start(loop)
-    open_: set[Connection] = set()
+    open_: set[Answering] = set()
     server = await loop.create_server(lambda: Connection(app, open_, loop), sock=listening, ssl=tls)
     await stopping.wait()
     server.close()
-    for connection in tuple(open_):
-        connection.stop()
     with suppress(TimeoutError):
         async with asyncio.timeout(_STOP_SECONDS):
             while open_:
+                for connection in tuple(open_):  # those too that came at the last moment
+                    connection.stop()
                 await asyncio.sleep(_POLL_SECONDS)
     app.stop()
 
