@@ -6,14 +6,13 @@ import json
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
-import msgspec
-
 from lookup.access import AccessLog, trace_of
+from lookup.asked import Exchange
 from lookup.breaker import Breaker
 from lookup.cluster import connection_to
 from lookup.coalesce import Lookups
@@ -22,28 +21,25 @@ from lookup.connect import Address, address_of
 from lookup.exchange import (
     JSON,
     JSON_TYPE,
-    READ,
     RequestError,
     Route,
     batch_of,
     check_id,
     encode,
     error,
-    is_held,
     lines,
     release_of,
-    route_of,
 )
-from lookup.fallback import WITHHELD, Seen
+from lookup.fallback import Seen
 from lookup.follower import Found
-from lookup.http11 import BODY_SECONDS, MAX_BODY_BYTES
 from lookup.keyring import Keyring, Refusal
-from lookup.message import Request, Response, Send
+from lookup.message import Request, Response
 from lookup.metrics import CONTENT_TYPE, Metrics
 from lookup.misses import Misses
 from lookup.openapi import document
+from lookup.responses import Responses
 from lookup.served import Flagged, Outcome, ServedTable
-from schemas.answer import Answer, LookupResponse, Readiness, UnknownAnswer
+from schemas.answer import Readiness
 from schemas.errors import AlmanacError, DeclarationError, Problem, bounded
 from schemas.head import Head, Serving
 from schemas.strict import NAME_PATTERN
@@ -52,19 +48,6 @@ logger = logging.getLogger(__name__)
 
 _COUNT_SECONDS = 0.25
 _MISSES_SECONDS = 5.0
-_FRESH = ("cache-control", "no-cache")
-_FRESH_JSON = JSON + lines(_FRESH)
-_FOUND = ("exact", "carried", "stale")
-
-
-@lru_cache(maxsize=256)
-def _validator(version: int, token: int, entities: int, status: str, flag: str) -> tuple[str, bytes]:
-    """The tag of an answer, and the headers that tell it.
-
-    Of one version, status and flag, an answer changes in nothing but its age; an erasure makes the rows fewer.
-    """
-    etag = f'W/"{version}.{token}.{entities}.{status}{flag}"'
-    return etag, _FRESH_JSON + lines(("etag", etag))
 
 
 class Options(NamedTuple):
@@ -92,6 +75,7 @@ class App:
         self._openapi = json.dumps(document()).encode()
         self._complaints = Complaints()
         self.metrics = Metrics()
+        self._responses = Responses(self.metrics, options.misses, self._complaints)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve from this loop from now on."""
@@ -111,7 +95,7 @@ class App:
             self._options.misses.flush()
         self._lookups.close()
 
-    def begin(self, request: Request) -> "Exchange":
+    def begin(self, request: Request) -> Exchange:
         """One request, whose body is yet to come."""
         return Exchange(self, request)
 
@@ -120,7 +104,7 @@ class App:
         self.metrics.end("none", status, 0.0)
         return error(status, "HTTP", message)
 
-    def refusal(self, exchange: "Exchange") -> Response | None:
+    def refusal(self, exchange: Exchange) -> Response | None:
         """Why this request is not answered, whatever its body is; None where it may be."""
         try:
             self._permit(exchange.route, exchange.request)
@@ -128,7 +112,7 @@ class App:
             return self.failure(exchange, err)
         return None
 
-    def answer(self, exchange: "Exchange", body: bytes) -> None:
+    def answer(self, exchange: Exchange, body: bytes) -> None:
         """Answer it, now or later."""
         try:
             match exchange.route.name:
@@ -145,7 +129,7 @@ class App:
         except Exception as err:  # noqa: BLE001  # an outcome
             exchange.respond(self.failure(exchange, err))
 
-    def failure(self, exchange: "Exchange", err: Exception) -> Response:
+    def failure(self, exchange: Exchange, err: Exception) -> Response:
         """What a client is told: one clear body, never a traceback."""
         if isinstance(err, RequestError):
             return err.response
@@ -154,7 +138,7 @@ class App:
         logger.error("%s %s failed", exchange.request.method, exchange.route.name, exc_info=err)
         return error(500, "INTERNAL", "a defect of the server; its log has the reason")
 
-    def traced(self, exchange: "Exchange", response: Response, seconds: float) -> Response:
+    def traced(self, exchange: Exchange, response: Response, seconds: float) -> Response:
         """The response with the trace that it belongs to; the access log is told."""
         request, route = exchange.request, exchange.route
         trace = trace_of(request.headers.get("traceparent"))
@@ -205,7 +189,7 @@ class App:
             return table
         raise RequestError(404, "TABLE_UNKNOWN", "no such table")
 
-    def _ask_one(self, exchange: "Exchange") -> None:
+    def _ask_one(self, exchange: Exchange) -> None:
         request, entity = exchange.request, exchange.route.entity
         table = self._admitted(request, exchange.route.table, 1)
         if "\ufffd" in entity:  # it stands where bytes are not UTF-8
@@ -213,19 +197,19 @@ class App:
         release = release_of(request.query)
         check_id("the id", entity)
         ids = (entity,)
-        table.ask(ids, partial(self._told, exchange, ids, self._one), release)
+        table.ask(ids, partial(self._told, exchange, ids, self._responses.one), release)
 
-    def _ask_many(self, exchange: "Exchange", body: bytes) -> None:
+    def _ask_many(self, exchange: Exchange, body: bytes) -> None:
         release = release_of(exchange.request.query)
         ids = batch_of(body).ids
         table = self._admitted(exchange.request, exchange.route.table, len(ids), paid=1)
-        table.ask(ids, partial(self._told, exchange, ids, self._many), release)
+        table.ask(ids, partial(self._told, exchange, ids, self._responses.many), release)
 
     def _told(
         self,
-        exchange: "Exchange",
-        ids: "list[str] | tuple[str, ...]",
-        made: "Callable[[Exchange, list[str] | tuple[str, ...], Found | Flagged], Response]",
+        exchange: Exchange,
+        ids: Sequence[str],
+        made: Callable[[Request, str, Sequence[str], Found | Flagged], Response],
         outcome: Outcome,
     ) -> None:
         """Respond with what is made of what the table holds."""
@@ -233,65 +217,12 @@ class App:
             response = self.failure(exchange, outcome)
         else:
             try:
-                response = made(exchange, ids, outcome)
+                response = made(exchange.request, exchange.route.table, ids, outcome)
             except Exception as err:  # noqa: BLE001  # an outcome: a damaged row among them
                 response = self.failure(exchange, err)
         exchange.respond(response)
 
-    def _one(self, exchange: "Exchange", ids: "list[str] | tuple[str, ...]", found: Found | Flagged) -> Response:
-        if isinstance(found, Flagged):
-            self._count_flagged(exchange.route.table, found)
-            return Response(200, encode(found.answers[0]), _FRESH_JSON + lines(RETRY))
-        now, row = time.time(), found.rows[0]
-        if row is not None and (encoded := found.seen.encoded_one(ids[0], row, now)):
-            body, status = encoded
-            self.metrics.lookups(exchange.route.table, status)
-            return self._unless_held(exchange, found.seen.head, status, "", body)
-        answer = found.seen.answer(ids[0], row, now)
-        self._count(exchange.route.table, answer)
-        if answer.status == "unknown":
-            known = "withholds this entity: its row was set aside" if answer.flag == WITHHELD else "has no such entity"
-            message = f"release {answer.release} {known}"
-            unknown = UnknownAnswer(**msgspec.structs.asdict(answer), message=message)
-            return Response(404, encode(unknown), _FRESH_JSON)
-        return self._unless_held(exchange, found.seen.head, answer.status, answer.flag or "", encode(answer))
-
-    def _unless_held(self, exchange: "Exchange", head: Head, status: str, flag: str, body: bytes) -> Response:
-        """The answer, or word that the client has it already."""
-        etag, headers = _validator(head.version, head.token, head.entities, status, flag)
-        if (held := exchange.request.headers.get("if-none-match")) and is_held(held, etag):
-            return Response(304, b"", headers)
-        return Response(200, body, headers)
-
-    def _many(self, exchange: "Exchange", ids: "list[str] | tuple[str, ...]", found: Found | Flagged) -> Response:
-        name = exchange.route.table
-        if isinstance(found, Flagged):
-            self._count_flagged(name, found)
-            answers = found.answers
-            return Response(200, encode(LookupResponse(name, answers[0].release, answers)), JSON + lines(RETRY))
-        now = time.time()
-        if encoded := found.seen.encoded(ids, found.rows, now):
-            answered, status = encoded
-            self.metrics.lookups(name, status, len(ids))
-            around = encode(LookupResponse(name, found.seen.head.release, []))
-            return Response(200, b"%b%b]}" % (around[:-2], answered), JSON)
-        answers = found.seen.answers(ids, found.rows, now)
-        for answer in answers:
-            self._count(name, answer)
-        return Response(200, encode(LookupResponse(name, answers[0].release, answers)), JSON)
-
-    def _count(self, table: str, answer: Answer) -> None:
-        self.metrics.lookups(table, answer.status)
-        if self._options.misses and answer.status not in _FOUND and answer.flag is None:
-            self._options.misses.add(table, answer.id)
-
-    def _count_flagged(self, table: str, found: Flagged) -> None:
-        for answer in found.answers:
-            self.metrics.lookups(table, answer.status)
-        self._complaints.words(found.failure)
-        self.metrics.flagged(table, found.flag or "", len(found.answers))
-
-    def _later(self, exchange: "Exchange", made: Awaitable[Response]) -> None:
+    def _later(self, exchange: Exchange, made: Awaitable[Response]) -> None:
         async def respond() -> None:
             try:
                 response = await made
@@ -337,55 +268,6 @@ class App:
                 written = time.monotonic()
                 with suppress(OSError):
                     await asyncio.to_thread(self._options.misses.flush)
-
-
-class Exchange:
-    """One request on its way through the app."""
-
-    __slots__ = ("_app", "_refused", "_send", "_started", "request", "route")
-
-    def __init__(self, app: App, request: Request) -> None:
-        self._app = app
-        self._started = time.perf_counter()
-        self.request = request
-        self.route = route_of(request.method, request.path)
-        self._send: Send | None = None
-        app.metrics.begin()
-        is_plain = self.route.name == "entity" and request.method in READ
-        self._refused = None if is_plain else app.refusal(self)
-
-    @property
-    def keeps_body(self) -> bool:
-        return self._refused is None and self.route.name == "batch"
-
-    def answer(self, send: Send, body: bytes = b"") -> None:
-        self._send = send
-        if self._refused is not None:
-            self.respond(self._refused)
-        else:
-            self._app.answer(self, body)
-
-    def too_large(self, send: Send) -> None:
-        self._send = send
-        large = error(413, "BODY_TOO_LARGE", f"the body may have {MAX_BODY_BYTES} bytes")
-        self.respond(self._refused or large)
-
-    def too_slow(self, send: Send) -> None:
-        self._send = send
-        slow = error(408, "BODY_SLOW", f"the body did not arrive in {BODY_SECONDS:.0f} s")
-        self.respond(self._refused or slow)
-
-    def abandon(self) -> None:
-        self._app.metrics.abandon()
-
-    def respond(self, response: Response) -> None:
-        """Send the response, and note it."""
-        seconds = time.perf_counter() - self._started
-        if self._app.logs_access or "traceparent" in self.request.headers:
-            response = self._app.traced(self, response, seconds)
-        self._app.metrics.end(self.route.name, response.status, seconds)
-        if self._send:
-            self._send(response)
 
 
 def create_app(redis_url: str, tables: Mapping[str, Serving], options: Options = Options()) -> App:  # noqa: B008  # frozen
