@@ -10,7 +10,7 @@ registries := pypi[.]org|pythonhosted[.]org|npmjs[.](com|org)|yarnpkg[.]com|cond
 registries := $(registries)|(archive|security|ports)[.]ubuntu[.]com|repo1?[.]maven|proxy[.]golang[.]org|crates[.]io
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench golden package lock clean chosen-python
+.PHONY: help demo test check bench golden package airflow lock clean chosen-python
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -41,6 +41,10 @@ package: .venv/.ready ## dist/: the wheel, and the same as almanac.zip for --py-
 	rm -rf dist
 	$(in_venv) hatchling build -t wheel -d dist
 	cp dist/almanac-*.whl dist/almanac.zip
+
+airflow: .venv/.ready ## A local Airflow with the demo's pipeline; Ctrl-C stops it
+	@$(in_venv) sh -c 'test -f .almanac/flight_delay/bundles/latest.txt || { almanac demo-data && almanac train flight_delay; }'
+	@$(in_venv) python -m jobs.localairflow
 
 lock: ## Write requirements.lock from pyproject.toml, with uv; UPGRADE=1 takes the newest versions
 	@command -v uv >/dev/null || { echo 'make lock needs uv on PATH: pip install uv' >&2; exit 2; }
