@@ -93,7 +93,7 @@ def fill(settings: Settings, wanted: "Wanted", console: Console, *, log: Path | 
     except (AlmanacError, OSError) as err:
         stopped = err if isinstance(err, AlmanacError) else explained(err, settings)
     finally:
-        _summary(found, published, wanted, console)
+        _summary(found, wanted, console)
     errors = [one.error for one in found if one.error] + ([stopped] if stopped else [])
     code = _exit_code(errors)
     if errors and not console.as_json:
@@ -122,7 +122,7 @@ def _publication(published: "Published | None") -> str:
 
     if published is None:
         return "no date has a release: what is live stays so"
-    older = " what is live is newer, and stays so" if published.outcome is Outcome.ARCHIVED else ""
+    older = "; what is live is newer, and stays so" if published.outcome is Outcome.ARCHIVED else ""
     return summary(published) + older
 
 
@@ -132,7 +132,7 @@ def _line(one: "Filled") -> str:
     return f"{one.date}  {', '.join([*filter(None, what), *_codes(one), *counted])}  {one.seconds:.1f} s"
 
 
-def _summary(found: Sequence["Filled"], published: "Published | None", wanted: "Wanted", console: Console) -> None:
+def _summary(found: Sequence["Filled"], wanted: "Wanted", console: Console) -> None:
     """A row a date; dates in a row that nothing was done about share one."""
     rows: list[tuple[object, ...]] = []
     for (done, why, is_one), group in groupby(found, key=lambda one: (one.done, _why(one), one.seconds >= _AT_WORK)):
@@ -155,7 +155,7 @@ def _summary(found: Sequence["Filled"], published: "Published | None", wanted: "
             "look better than it is (--model as-of takes one that was there then)",
             style="yellow",
         )
-    if published is None and not wanted.dry_run and found:
+    if found and not (wanted.publish_latest or wanted.dry_run):
         console.say("what is live was left alone")
 
 
@@ -195,7 +195,7 @@ def _told_together(found: Sequence["Filled"], stopped: AlmanacError | None) -> A
     for (date, first), *others in alike.values():
         where = first.where if str(date) in first.where else f"{date}: {first.where}"
         further = {each for each, _ in others} - {date}
-        more = f" (and so on {len(further)} more dates)" if further else ""
+        more = f" (and on {len(further)} more dates)" if further else ""
         problems.append(first._replace(where=where, found=first.found + more))
     return BlockedError(*problems)
 

@@ -27,8 +27,8 @@ _SOUND = (ReleaseState.COMMITTED, ReleaseState.LIVE, ReleaseState.RETIRED)
 
 
 def release_before(store: Store, manifest: RunManifest) -> RunManifest | None:
-    """The run of the newest release of an earlier date, served or archived; None where there is none."""
-    return store.newest_run(manifest.date - dt.timedelta(days=1), _SOUND)
+    """The run of the newest release of an earlier date that is kept, served or archived; None where there is none."""
+    return store.newest_run(manifest.date - dt.timedelta(days=1), _SOUND, kept=True)
 
 
 def live_release(store: Store, manifest: RunManifest) -> RunManifest | None:

@@ -144,9 +144,17 @@ class Store:
         """
         _refuse_rolled_back(self.pipeline, self.releases(), run_id)
 
-    def newest_run(self, until: dt.date, states: Collection[ReleaseState]) -> RunManifest | None:
-        """The run of the newest release in one of these states whose logical date is `until` or before."""
+    def newest_run(self, until: dt.date, states: Collection[ReleaseState], *, kept: bool = False) -> RunManifest | None:
+        """The run of the newest release in one of these states whose logical date is `until` or before.
+
+        Args:
+            until: The latest date.
+            states: Of the release.
+            kept: Pass over what was removed from the store to make room.
+        """
         known = [release for release in self.releases() if release.state in states and release.date <= until]
+        if kept:
+            known = [release for release in known if (self.run_folder(release.run_id) / MANIFEST_FILE).is_file()]
         newest = max(known, key=lambda release: (release.date, release.number), default=None)
         return self.manifest(newest.run_id) if newest else None
 

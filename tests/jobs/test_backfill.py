@@ -15,6 +15,7 @@ from jobs.bundles import make_latest, open_bundle, write_bundle
 from jobs.console import Console
 from jobs.filling import fill
 from jobs.publishing import publisher
+from jobs.verification import release_before
 from lookup.log import live_entry
 from lookup.publisher import Outcome
 from lookup.store import Store
@@ -105,6 +106,14 @@ def test_each_date_is_compared_with_the_release_before_it(filled: tuple[Settings
     reports = [Store(settings.store, PIPELINE).report(str(one.run_id)) for one in found]
     assert [report.compared_with for report in reports] == [None, found[0].run_id, found[1].run_id]
     assert "absolute floors of a first release" in [check.name for check in reports[0].checks]
+
+
+def test_what_was_removed_to_make_room_is_no_measure_and_is_made_again(settings: Settings) -> None:
+    store = Store(settings.store, PIPELINE)
+    first, second, third = (store.manifest(release.run_id) for release in store.releases())
+    shutil.rmtree(store.run_folder(second.run_id))
+    assert release_before(store, third) == first
+    assert told(backfill(settings, dry_run=True))[1] == ("2013-01-05", "removed", "to be scored")
 
 
 def test_what_is_up_to_date_is_left_alone(settings: Settings) -> None:
@@ -226,7 +235,7 @@ def test_publishing_the_newest_never_goes_back(served: Settings) -> None:
     live = live_run(served)
     code, page = page_of(served, wanted(FIRST, FIRST, publish_latest=True))
     assert code == 0
-    assert "release 1 archived (was release 3): 420 entities what is live is newer, and stays so" in page
+    assert "release 1 archived (was release 3): 420 entities; what is live is newer, and stays so" in page
     assert live_run(served) == live
     declared = load_pipeline(served, PIPELINE)
     older = next(release for release in Store(served.store, PIPELINE).releases() if release.date == FIRST)

@@ -222,21 +222,21 @@ CASES = {
         (PIPELINE, *DAYS, "--model", "as-of"),
         2,
         "✗ 2013-01-04: --model as-of: no bundle in {root}/store/flight_delay/bundles whose days all lie before "
-        "2013-01-04; the first is {bundle} (and so on 1 more dates); expected an earlier model, or --model with one "
+        "2013-01-04; the first is {bundle} (and on 1 more dates); expected an earlier model, or --model with one "
         "for all [BACKFILL_MODEL]",
     ),
     "before the data begins": Case(
         _nothing,
         (PIPELINE, "--from", "2012-12-30", "--to", "2012-12-31"),
         2,
-        "✗ 2012-12-30: source 'flights': no partition date=2012-12-30 (and so on 1 more dates); expected it under "
+        "✗ 2012-12-30: source 'flights': no partition date=2012-12-30 (and on 1 more dates); expected it under "
         "{root}/data/flights; newest is date=2013-01-20 [IN_STALE]",
     ),
     "a source missing in the middle": Case(
         _hole,
         (PIPELINE, *LATER),
         2,
-        "✗ 2013-01-18: source 'flights': no partition date=2013-01-19 (and so on 1 more dates); expected it under "
+        "✗ 2013-01-18: source 'flights': no partition date=2013-01-19 (and on 1 more dates); expected it under "
         "{root}/data/flights; newest is date=2013-01-20 [IN_STALE]",
     ),
     "a source half written": Case(
@@ -250,7 +250,7 @@ CASES = {
         _no_source,
         (PIPELINE, *DAYS),
         2,
-        "✗ 2013-01-04: source 'planes': no such file or folder: {root}/data/planes (and so on 1 more dates); expected "
+        "✗ 2013-01-04: source 'planes': no such file or folder: {root}/data/planes (and on 1 more dates); expected "
         "the source's path [IN_NOT_FOUND]",
     ),
     "an empty partition": Case(
@@ -278,7 +278,7 @@ CASES = {
         _gap_in_the_log,
         (PIPELINE, *DAYS),
         2,
-        "✗ 2013-01-04: {root}/store/flight_delay/releases/00000002.json: ... (and so on 1 more dates)... [LOG_FORMAT]",
+        "✗ 2013-01-04: {root}/store/flight_delay/releases/00000002.json: ... (and on 1 more dates)... [LOG_FORMAT]",
     ),
     "Redis away, and the newest is to be published": Case(
         _nothing,
