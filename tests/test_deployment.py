@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import subprocess
 import time
 import urllib.request
@@ -97,6 +98,22 @@ def test_the_manifests_ask_for_routes_ports_and_options_that_the_api_has() -> No
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     assert {mount["name"] for mount in api["volumeMounts"]} <= set(volumes)
     assert volumes["store"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+
+
+@pytest.mark.parametrize("name", ["Dockerfile.api", "Dockerfile.spark"])
+def test_an_image_gets_the_locked_version_of_each_package_for_its_python(name: str) -> None:
+    command = re.search(r"^RUN (sed .*?) /tmp/almanac/requirements.lock", (DEPLOY / name).read_text(), re.M)
+    assert command
+    told = subprocess.run(
+        [*shlex.split(command[1]), str(ROOT / "requirements.lock")], capture_output=True, text=True, check=True
+    )
+    constraints = [Requirement(line) for line in told.stdout.splitlines()]
+    locked = re.findall(r"^[\w.-]+==", (ROOT / "requirements.lock").read_text(), re.M)
+    assert len(constraints) == len(locked)
+    for python in ("3.11", "3.12"):
+        environment = {**default_environment(), "python_version": python, "python_full_version": f"{python}.7"}
+        names = [each.name for each in constraints if each.marker is None or each.marker.evaluate(environment)]
+        assert sorted(names) == sorted(set(names))
 
 
 def serve_options() -> set[str]:
