@@ -42,9 +42,8 @@ package: .venv/.ready ## dist/: the wheel, and the same as almanac.zip for --py-
 	$(in_venv) hatchling build -t wheel -d dist
 	cp dist/almanac-*.whl dist/almanac.zip
 
-airflow: .venv/.ready ## A local Airflow with the demo's pipeline; Ctrl-C stops it
-	@$(in_venv) sh -c 'test -f .almanac/flight_delay/bundles/latest.txt || { almanac demo-data && almanac train flight_delay; }'
-	@$(in_venv) python -m jobs.localairflow
+airflow: .venv/.ready ## The demo's pipeline, run in a local Airflow; ARGS=--once ends with the run, Ctrl-C at any time
+	@$(in_venv) python -m jobs.airflow_demo $(ARGS)
 
 lock: ## Write requirements.lock from pyproject.toml, with uv; UPGRADE=1 takes the newest versions
 	@command -v uv >/dev/null || { echo 'make lock needs uv on PATH: pip install uv' >&2; exit 2; }

@@ -1,18 +1,19 @@
-"""A local Airflow with the declared pipelines, for `make airflow`: starts it, says where it is, stops it at Ctrl-C."""
+"""A local Airflow with the declared pipelines: API server, scheduler and DAG processor on loopback, stopped whole."""
 
 import json
 import os
-import signal
+import shutil
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lookup.embedded import free_port, redis_url
-from schemas.errors import Problem, UnavailableError
+import psutil
+
+from lookup.embedded import redis_url
+from schemas.errors import DeclarationError, Problem, UnavailableError
 from schemas.settings import Settings
 
 _START_SECONDS = 90
@@ -50,11 +51,12 @@ def running_airflow(environ: dict[str, str], port: int) -> Iterator[str]:
     """The password of `admin`, while Airflow runs; all of its processes are stopped behind it.
 
     Raises:
+        DeclarationError: Airflow is not installed.
         UnavailableError: one of its processes ended, or it is not healthy in time.
     """
     home = Path(environ["AIRFLOW_HOME"])
     home.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["airflow", "db", "migrate"], env=environ, check=True, capture_output=True)
+    _migrate(environ, home)
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for name, *options in _PROCESSES:
@@ -68,7 +70,18 @@ def running_airflow(environ: dict[str, str], port: int) -> Iterator[str]:
         _await_health(processes, home, port)
         yield json.loads((home / _PASSWORDS).read_text())["admin"]
     finally:
-        _stop(processes)
+        stop(processes)
+
+
+def _migrate(environ: dict[str, str], home: Path) -> None:
+    if shutil.which("airflow", path=environ.get("PATH")) is None:
+        raise DeclarationError(Problem("ENV_AIRFLOW", "PATH", "no airflow", "the extra almanac[airflow]"))
+    log = home / "migrate.log"
+    with log.open("ab") as file:
+        ended = subprocess.run(["airflow", "db", "migrate"], env=environ, check=False, stdout=file, stderr=file)
+    if ended.returncode:
+        found = f"db migrate ended with exit code {ended.returncode}"
+        raise UnavailableError(Problem("ENV_AIRFLOW", "airflow", found, f"its reasons are in {log}"))
 
 
 def _await_health(processes: list["subprocess.Popen[bytes]"], home: Path, port: int) -> None:
@@ -88,31 +101,24 @@ def _await_health(processes: list["subprocess.Popen[bytes]"], home: Path, port: 
     raise UnavailableError(Problem("ENV_AIRFLOW", "airflow", found, expected))
 
 
-def _stop(processes: list["subprocess.Popen[bytes]"]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for process in processes:
-            with suppress(ProcessLookupError):  # its group too: workers outlive a scheduler that is killed
-                os.killpg(process.pid, number)
-        deadline = time.monotonic() + _STOP_SECONDS
-        for process in processes:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.1, deadline - time.monotonic()))
+def stop(processes: list["subprocess.Popen[bytes]"], *, seconds: float = _STOP_SECONDS) -> None:
+    """Stop these and all that they started: a task is in a process group of its own, and with it its Spark.
 
-
-def main() -> None:
-    settings, port = Settings.from_environment(), free_port()
-    environ = environment(settings, settings.store / "airflow", port)
-    with running_airflow(environ, port) as password:
-        sys.stdout.write(
-            f"Airflow is at http://127.0.0.1:{port}, user admin, password {password}\n"
-            'A first run: trigger almanac_flight_delay with the configuration {"date": "2013-07-01"}.\n'
-            "Ctrl-C stops it.\n"
-        )
-        sys.stdout.flush()
-        with suppress(KeyboardInterrupt):
-            signal.pause()
-    sys.stdout.write("Airflow has stopped; its database and logs are kept for the next time.\n")
-
-
-if __name__ == "__main__":
-    main()
+    Args:
+        processes: Children of this process.
+        seconds: That all of them have to end by themselves.
+    """
+    family: dict[int, psutil.Process] = {}
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            found = psutil.Process(process.pid)
+            family |= {each.pid: each for each in (found, *found.children(recursive=True))}
+    # All at once: a scheduler that is told alone waits for its tasks to end.
+    for one in family.values():
+        with suppress(psutil.NoSuchProcess):
+            one.terminate()
+    for one in psutil.wait_procs(family.values(), timeout=seconds)[1]:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    for process in processes:
+        process.wait()
