@@ -62,7 +62,7 @@ def declared(folder: Path, **changes: str) -> Settings:
         shutil.copytree(DAGS / "flight_delay", folder / name)
         path = folder / name / "pipeline.yaml"
         rewrite(path, ("pipeline: flight_delay", f"pipeline: {name}"))
-        path.write_text(path.read_text() + line + "\n")
+        path.write_text(path.read_text().partition("\nairflow:")[0] + line + "\n")  # instead of the demo's own
     return Settings(pipelines=folder, store=folder / "store")
 
 
