@@ -97,7 +97,7 @@ def _wait_for(cluster: Cluster, workers: int, folder: Path) -> None:
         try:
             if cluster.state()["aliveworkers"] == workers:
                 return
-        except OSError:
+        except (OSError, ValueError):  # it does not listen yet, or has a page for people only so far
             pass
         time.sleep(0.2)
     raise TimeoutError("\n".join(path.read_text() for path in folder.glob("*.log")))
