@@ -127,7 +127,7 @@ class Backfill:
     def dates(self) -> Iterator[Filled]:
         """What became of each date, as soon as it is known. A date that cannot be filled does not stop the others.
 
-        The next date is scored while one is verified: each keeps the machine's cores busy for half of its time.
+        The next date is scored while one is verified: a small one waits for Spark's driver as much as for the cores.
 
         Raises:
             UnavailableError: another backfill of the pipeline is under way.
