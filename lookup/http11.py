@@ -57,6 +57,7 @@ class Connection(Answering):
             self._repeat(match[1])
             return
         if not self._reads_on:
+            self._drop(data)
             return
         body_bytes = self._body_bytes
         try:
@@ -74,6 +75,12 @@ class Connection(Answering):
             self._vain_bytes += len(data)
             if self._vain_bytes > HEAD_BYTES:
                 self._refuse(_too_long())
+
+    def _drop(self, data: bytes) -> None:
+        """Read what follows the last request, for as long as its client may not have the answer; not without end."""
+        self._vain_bytes += len(data)
+        if self._vain_bytes > _DROPPED_BYTES:
+            self._transport.abort()
 
     def _repeat(self, target: bytes) -> None:
         """Answer a GET whose headers are, byte for byte, those of the one before: what they mean is known."""
@@ -131,10 +138,11 @@ class Connection(Answering):
             if exchange.keeps_body:
                 self._body.append(part)
             return
-        # The rest is read too, as many clients read no answer before they have sent all; but not without end.
+        # The rest is read too, as many clients read no answer before they have sent all. Past this limit that is the
+        # client's loss.
         self._body.clear()
         if self._body_bytes > _DROPPED_BYTES:
-            self._cut(exchange.too_large)
+            self._end_body(exchange.too_large, keeps_alive=False)
 
     def on_message_complete(self) -> None:
         if (exchange := self._exchange) is None:

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.05
+_YOUNG_SECONDS = 5.0
+_PAUSE_SECONDS = 5.0
 _ORPHAN_SECONDS = 1.0
 _BACKLOG = 1024
 _STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -36,25 +38,45 @@ def run_workers(count: int, work: Callable[[], None]) -> None:
     They are forked: what this process knows, a password among it, they know without being told.
     """
     stopping = threading.Event()
-
     before = {number: signal.signal(number, lambda *_: stopping.set()) for number in _STOPS}
-    context = multiprocessing.get_context("fork")
-    workers: list[BaseProcess] = []
+    born: dict[BaseProcess, float] = {}
+    pause = _POLL_SECONDS
     try:
         while not stopping.is_set():
-            while len(workers) < count:
-                workers.append(context.Process(target=work, name=f"almanac-worker-{len(workers)}"))
-                workers[-1].start()
-            wait([worker.sentinel for worker in workers], timeout=_POLL_SECONDS)
-            for worker in [worker for worker in workers if not worker.is_alive()]:
-                workers.remove(worker)
-                if not stopping.is_set():
-                    logger.error("worker %s ended with %s; another takes its place", worker.pid, worker.exitcode)
-                    stopping.wait(_POLL_SECONDS)
+            while len(born) < count:
+                born[_start(work)] = time.monotonic()
+            wait([worker.sentinel for worker in born], timeout=_POLL_SECONDS)
+            dead = [worker for worker in born if not worker.is_alive()]
+            if not dead or stopping.is_set():
+                continue
+            # One that ends soon after it began will again, for the same reason: not twenty times a second.
+            is_young = time.monotonic() - max(born.pop(worker) for worker in dead) < _YOUNG_SECONDS
+            pause = min(2 * pause, _PAUSE_SECONDS) if is_young else _POLL_SECONDS
+            for worker in dead:
+                logger.error("worker %s ended with %s; another takes its place", worker.pid, worker.exitcode)
+            stopping.wait(pause)
     finally:
-        _stop(workers)
+        _stop(list(born))
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _start(work: Callable[[], None]) -> BaseProcess:
+    """A worker at work. A signal that reaches it before it can stop by itself ends it: it has answered nobody yet."""
+    worker = multiprocessing.get_context("fork").Process(target=_begin, args=(work,), name="almanac-worker")
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        worker.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+    return worker
+
+
+def _begin(work: Callable[[], None]) -> None:
+    for number in _STOPS:  # what the parent does at these would do nothing here
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+    work()
 
 
 def _stop(workers: list[BaseProcess]) -> None:

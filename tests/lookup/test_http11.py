@@ -8,12 +8,8 @@ from typing import Any
 
 import pytest
 import redis
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from lookup import answering, http11
-from lookup.http11 import Connection
-from lookup.message import Request, Response
 from schemas.head import Head
 from tests.lookup.conftest import PutVersion
 
@@ -155,105 +151,6 @@ def test_a_client_that_goes_away_in_the_middle_of_its_body_is_in_flight_no_more(
     assert "almanac_requests_in_flight 1.0" in page.splitlines()
 
 
-class _Service:
-    """Answers with what it was asked."""
-
-    def begin(self, request: Request) -> Any:
-        return _Asked(request)
-
-    def malformed(self, status: int, message: str) -> Response:
-        return Response(status, message.encode(), b"")
-
-
-class _Asked:
-    keeps_body = True
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-
-    def answer(self, send: Any, body: bytes = b"") -> None:
-        send(Response(200, f"{self._request.method} {self._request.path} {len(body)}".encode(), b""))
-
-    def abandon(self) -> None: ...
-    def too_large(self, send: Any) -> None: ...
-    def too_slow(self, send: Any) -> None: ...
-
-
-class _Transport:
-    """Keeps what is written, while it is open."""
-
-    def __init__(self) -> None:
-        self.written, self.is_closed = b"", False
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def is_closing(self) -> bool:
-        return self.is_closed
-
-    def close(self) -> None:
-        self.is_closed = True
-
-    def can_write_eof(self) -> bool:
-        return False
-
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-
-
-class _Loop:
-    """Runs what is called soon when it is told to; no timer of it goes off."""
-
-    def __init__(self) -> None:
-        self.soon: list[Any] = []
-
-    def time(self) -> float:
-        return 0.0
-
-    def call_soon(self, call: Any) -> None:
-        self.soon.append(call)
-
-    def call_later(self, delay: float, call: Any) -> Any:
-        return type("Timer", (), {"cancel": lambda self: None})()
-
-    def run(self) -> None:
-        while self.soon:
-            self.soon.pop(0)()
-
-
-def said_to(pieces: list[bytes]) -> list[bytes]:
-    loop, transport = _Loop(), _Transport()
-    connection = Connection(_Service(), set(), loop)  # type: ignore[arg-type]
-    connection.connection_made(transport)  # type: ignore[arg-type]
-    for piece in pieces:
-        if piece and not transport.is_closed:
-            connection.data_received(piece)
-            loop.run()
-    return [each.rpartition(b"\r\n\r\n")[2] for each in transport.written.split(b"HTTP/1.1 200 OK\r\n")[1:]]
-
-
-_REQUESTS = [
-    b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"GET /b HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"POST /c HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nGET /",
-    b"HEAD /d HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n",
-    b"POST /e HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n",
-    b"POST /f HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nab",
-]
-_SAID = [b"GET /a 0", b"GET /b 0", b"POST /c 5", b"", b"POST /e 4", b"POST /f 2"]
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(data=st.data())
-def test_however_requests_are_cut_into_pieces_the_answers_are_the_same(data: st.DataObject) -> None:
-    chosen = data.draw(st.lists(st.integers(0, len(_REQUESTS) - 1), min_size=1, max_size=6))
-    stream = b"".join(_REQUESTS[index] for index in chosen)
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
-    pieces = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
-
-    assert said_to(pieces) == [_SAID[index] for index in chosen]
-
-
 def test_a_head_that_does_not_end_is_refused(server: Any) -> None:
     pieces = [b"GET /healthz HTTP/1.1\r\n", *[b"X: " + b"x" * 9000 + b"\r\n"] * 9]
 
@@ -271,3 +168,23 @@ def test_a_body_may_be_longer_than_a_head(server: Any) -> None:
 def test_limits_are_those_of_the_documentation() -> None:
     assert (http11.MAX_BODY_BYTES, http11.HEAD_BYTES, http11.BODY_SECONDS) == (1 << 20, 1 << 16, 5.0)
     assert answering.IDLE_SECONDS == 75.0
+
+
+def test_a_client_that_sends_a_megabyte_of_head_before_it_reads_has_its_answer(server: Any) -> None:
+    said = talk(server, b"GET /healthz HTTP/1.1\r\nA: " + b"a" * (1 << 20) + b"\r\n\r\n")
+
+    assert statuses(said) == [431]
+    assert b'"code":"HTTP"' in said
+
+
+def test_a_client_that_asks_for_much_and_does_not_read_costs_little_and_has_it_all_when_it_does(server: Any) -> None:
+    count = 3000
+    request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(request * (count - 1) + request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        time.sleep(0.3)
+        alive = server.ask("GET", "/healthz").status
+        received = b"".join(iter(lambda: connection.recv(1 << 20), b""))
+
+    assert alive == 200
+    assert received.count(b"HTTP/1.1 200 OK\r\n") == count
