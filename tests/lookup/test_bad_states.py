@@ -86,16 +86,16 @@ def half_way(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]]
     def arrange(happens: Callable[[], object]) -> None:
         send = Wire.send
 
-        def interrupted(wire: Wire, commands: Any, count: int) -> None:
+        def interrupted(wire: Wire, commands: Any, count: int, **pace: Any) -> None:
             if count <= 1:
-                send(wire, commands, count)
+                send(wire, commands, count, **pace)
                 return
             data = bytes(commands)
             cut = data.index(b"*5\r\n$7\r\nRESTORE", len(data) // 2)
             sent = data[:cut].count(b"*5\r\n$7\r\nRESTORE")
-            send(wire, data[:cut], sent)
+            send(wire, data[:cut], sent, **pace)
             happens()
-            send(wire, data[cut:], count - sent)
+            send(wire, data[cut:], count - sent, **pace)
 
         monkeypatch.setattr(Wire, "send", interrupted)
 
