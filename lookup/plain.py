@@ -55,7 +55,7 @@ class PlainAnswers:
             ends[route] = end + b"," + _BEGIN
         names = [b'","status":"%b","outputs":{%b:' % (status.encode(), self._outputs[0])]
         names += [b",%b:" % name for name in self._outputs[1:]]
-        parts: list[Any] = [_encode(ids)[2:-2].split(b'","')]
+        parts: list[Any] = [_inside(ids)]
         for name, values in zip(names, numbers, strict=True):
             parts += (repeat(name, count), _encode(values)[1:-1].split(b","))
         parts.append(map(ends.__getitem__, routes))
@@ -77,6 +77,14 @@ class PlainAnswers:
             )  # fmt: skip
             known = self._ends[choices] = _encode(answer).partition(b'"outputs":{')[2]
         return known
+
+
+def _inside(ids: Sequence[str]) -> list[bytes]:
+    """The ids as JSON has them, without their quotes."""
+    encoded = _encode(ids)
+    if b"\\" in encoded:  # behind an id that ends in `",`, what stands between two is not the first `","`
+        return [_encode(entity)[1:-1] for entity in ids]
+    return encoded[2:-2].split(b'","')
 
 
 def route_positions(names: Sequence[str]) -> tuple[int, int, int] | None:
