@@ -45,14 +45,16 @@ class Connection(Answering):
         self._parser = httptools.HttpRequestParser(self)
         self._is_in_head = False
         self._reads_on = True  # whether another request may follow
+        self._is_1_0 = False
+        self._headers: dict[str, str] = {}
         self._head_bytes = self._vain_bytes = self._body_bytes = 0
         self._declined = b""  # how the body is framed that came with an offer of another protocol
         self._repeated = b""  # how the last request went on behind its first line, and the headers kept of that
         self._repeats: Mapping[str, str] = {}
 
     def data_received(self, data: bytes) -> None:
-        exchange, was_in_head = self._exchange, self._is_in_head
-        is_between = exchange is None and not was_in_head
+        exchange, head = self._exchange, self._headers if self._is_in_head else None
+        is_between = exchange is None and head is None
         if is_between and (match := _GET(data)) and match[2] == self._repeated:
             self._repeat(match[1])
             return
@@ -70,7 +72,9 @@ class Connection(Answering):
         if is_between:
             if self._reads_on and (match := _GET(data)) and self._may_repeat(match[2]):
                 self._repeated, self._repeats = match[2], self._headers
-        elif self._is_in_head if was_in_head else self._exchange is exchange and self._body_bytes == body_bytes:
+            return
+        is_same_head = self._is_in_head and self._headers is head  # not of a request that began in these bytes
+        if is_same_head if head is not None else self._exchange is exchange and self._body_bytes == body_bytes:
             # Neither a head nor a body came further by these: what is kept of them has to end somewhere.
             self._vain_bytes += len(data)
             if self._vain_bytes > HEAD_BYTES:
@@ -98,7 +102,7 @@ class Connection(Answering):
         self._is_in_head = True
         self._head_bytes = self._vain_bytes = 0
         self._target = b""
-        self._headers: dict[str, str] = {}
+        self._headers = {}
 
     def on_url(self, part: bytes) -> None:
         self._target += part
@@ -119,7 +123,10 @@ class Connection(Answering):
         if self._head_bytes > HEAD_BYTES:
             raise _too_long()
         method = self._parser.get_method().decode()
-        is_1_0 = bool(self._headers) and self._parser.get_http_version() == "1.0"
+        version = self._parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            raise _RefusedError(400, f"not a request of HTTP/1.1: it is of {version}")
+        is_1_0 = self._is_1_0 = version == "1.0"
         if is_1_0 and "transfer-encoding" in self._headers:  # RFC 9112, 6.1: what is before us may not have read it so
             raise _RefusedError(400, "HTTP/1.0 has no Transfer-Encoding")
         exchange = self._exchange = self._service.begin(request_of(method, self._target, self._headers))
@@ -147,7 +154,8 @@ class Connection(Answering):
     def on_message_complete(self) -> None:
         if (exchange := self._exchange) is None:
             return
-        keeps_alive = self._parser.should_keep_alive()
+        # A client of HTTP/1.0 would have to be told that its connection is kept, or it waits for the end.
+        keeps_alive = not self._is_1_0 and self._parser.should_keep_alive()
         if self._headers and self._parser.should_upgrade():
             framing = [f"{name}: {self._headers[name]}\r\n" for name in _FRAMING if name in self._headers]
             if framing:  # the parser takes what follows for the other protocol's, but it is this request's body

@@ -182,6 +182,8 @@ NO_REQUESTS = {
     "a space before the colon": b"GET /a HTTP/1.1\r\nContent-Length : 3\r\n\r\nabc",
     "a folded header": b"GET /a HTTP/1.1\r\nA: b\r\n c\r\n\r\n",
     "a byte over 127 in the target": b"GET /\xc3\xa9 HTTP/1.1\r\n\r\n",
+    "HTTP/0.9": b"GET /a\r\n\r\n",
+    "HTTP/2 in the words of 1.1": b"GET /a HTTP/2.0\r\nHost: x\r\n\r\n",
     "a URL that is none": b"GET http:///a HTTP/1.1\r\n\r\n",
 }
 
@@ -283,6 +285,7 @@ def test_the_headers_of_one_request_are_not_those_of_the_next(peer: Peer) -> Non
         b"GET /later HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, close\r\n\r\n",
         b"GET /later HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n",
         b"GET /later HTTP/1.0\r\nHost: x\r\n\r\n",
+        b"GET /later HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n",
     ],
 )
 def test_a_head_that_closes_is_the_last_however_often_it_comes(peer: Peer, head: bytes) -> None:
@@ -455,6 +458,15 @@ def test_a_head_may_have_64_kib_in_any_pieces(peer: Peer, step: int) -> None:
     peer.send(*(stream[at : at + step] for at in range(0, len(stream), step)))
 
     assert peer.statuses == [200, 431]
+
+
+@pytest.mark.parametrize("offer", [b"", H2C])
+def test_short_heads_of_which_one_read_ends_one_and_begins_another_are_no_long_head(peer: Peer, offer: bytes) -> None:
+    stream = (GET[:-2] + offer + b"\r\n") * 6000
+    cut = len(GET) // 2
+    peer.send(stream[:cut], stream[cut:-cut], stream[-cut:])
+
+    assert peer.statuses == [200] * 6000
 
 
 def test_a_head_without_end_is_cut_off(peer: Peer) -> None:
