@@ -141,12 +141,13 @@ def _check_port(host: str, port: int) -> None:
         with socket.socket(address[0], socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address[4])
-    except OSError as err:
+    except (OSError, UnicodeError) as err:  # the latter: what no host can be called
+        why = err.strerror if isinstance(err, OSError) else "not the name of a host"
         raise DeclarationError(
             Problem(
                 "CFG_PORT",
                 where,
-                f"cannot be opened ({err.strerror})",
+                f"cannot be opened ({why})",
                 "a free port: stop what uses it, or give another --port",
             )
         ) from err

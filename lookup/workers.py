@@ -40,10 +40,10 @@ def run_workers(count: int, work: Callable[[], None]) -> None:
     stopping = threading.Event()
     before = {number: signal.signal(number, lambda *_: stopping.set()) for number in _STOPS}
     born: dict[BaseProcess, float] = {}
-    pause = _POLL_SECONDS
+    pause, next_birth = _POLL_SECONDS, 0.0
     try:
         while not stopping.is_set():
-            while len(born) < count:
+            while len(born) < count and time.monotonic() >= next_birth:
                 born[_start(work)] = time.monotonic()
             wait([worker.sentinel for worker in born], timeout=_POLL_SECONDS)
             dead = [worker for worker in born if not worker.is_alive()]
@@ -54,7 +54,8 @@ def run_workers(count: int, work: Callable[[], None]) -> None:
             pause = min(2 * pause, _PAUSE_SECONDS) if is_young else _POLL_SECONDS
             for worker in dead:
                 logger.error("worker %s ended with %s; another takes its place", worker.pid, worker.exitcode)
-            stopping.wait(pause)
+            # Not waited for on the event: a signal that sets it in the midst of that would wait for itself.
+            next_birth = time.monotonic() + pause
     finally:
         _stop(list(born))
         for number, handler in before.items():
@@ -125,7 +126,7 @@ async def _serve(app: App, listening: socket.socket, tls: ssl.SSLContext | None)
         loop.add_signal_handler(number, stopping.set)
     app.start(loop)
     open_: set[Answering] = set()
-    server = await loop.create_server(lambda: Connection(app, open_, loop), sock=listening, ssl=tls)
+    server = await loop.create_server(lambda: Connection(app, open_, loop), sock=listening, ssl=tls, backlog=_BACKLOG)
     await stopping.wait()
     server.close()
     with suppress(TimeoutError):

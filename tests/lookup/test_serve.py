@@ -129,6 +129,12 @@ def test_what_is_no_port_is_refused(redis_url: str, port: int) -> None:
         serve(redis_url, TABLES, Listening(port=port))
 
 
+@pytest.mark.parametrize("host", ["x" * 64, "a..b", "no such host"])
+def test_a_host_that_is_none_is_refused(redis_url: str, host: str) -> None:
+    with pytest.raises(DeclarationError, match=f"port 8321 of {host}: cannot be opened .*CFG_PORT"):
+        serve(redis_url, TABLES, Listening(host=host))
+
+
 def test_serving_no_table_or_no_redis_is_refused(redis_url: str) -> None:
     with pytest.raises(DeclarationError, match="CFG_TABLES"):
         serve(redis_url, {}, Listening(port=free_port()))
