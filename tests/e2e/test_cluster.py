@@ -156,7 +156,7 @@ def test_workers_without_the_code_are_told_in_one_line(submitted: Submitted, tea
                 cut.writestr(name, whole.read(name))
     # The driver has all of it, as where the wheel is installed; only what is sent to the workers lacks a part.
     environ = submitted.environ | {"PYSPARK_DRIVER_PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
-    command = submitted.command(ROOT / "jobs" / "score.py", *_SCORE, package=half)
+    command = submitted.command(ROOT / "jobs" / "score.py", *_SCORE, package=half, conf=("spark.task.maxFailures=1",))
     ended = run(command, environ)
     assert ended.returncode == 2, ended.stdout + ended.stderr
     told = [json.loads(line)["message"] for line in ended.stdout.splitlines() if line.startswith('{"time"')]
