@@ -83,7 +83,8 @@ def _stage(pipeline: str, run: str, date: str) -> list[str]:
 @task
 def check_inputs(pipeline: str, *, params: Any = None, dag_run: Any = None, triggering_asset_events: Any = None) -> str:
     """The run id, which pins what every later stage works on, and begins with its date."""
-    if problem := parameter_problem(dag_run.conf or {}, dict(params)):
+    # Of the DAG's own names: Airflow puts those that it does not know among `params` too.
+    if problem := parameter_problem(dag_run.conf or {}, {name: params[name] for name in _PARAMS}):
         raise AirflowFailException(problem)
     updates = [event.extra for events in (triggering_asset_events or {}).values() for event in events]
     date = logical_date(params["date"], updates, dag_run.logical_date or dag_run.run_after)

@@ -191,3 +191,17 @@ def test_a_dag_run_publishes_an_older_one_is_skipped_and_a_blocked_one_fails_for
         assert said.startswith("AirflowFailException: no readable report at")
         assert store.live() == live
         assert RedisTable(client, "flight_delay").head() == head
+
+
+def test_a_run_by_hand_with_a_misspelt_parameter_is_refused_before_it_does_anything(
+    airflow: dict[str, str], tmp_path: Path
+) -> None:
+    environ = airflow | {"AIRFLOW__CORE__DAGS_FOLDER": str(DAGS), "ALMANAC_STORE": str(tmp_path / "store")}
+    # Airflow takes it among the parameters without a word, and with it the run would be published.
+    options = ("almanac_flight_delay", "2013-07-01", "--conf", '{"dry-run": true}')
+
+    ended = run_program("airflow", "dags", "test", *options, cwd=tmp_path, environ=environ)
+
+    said = ended.out + ended.err
+    assert "parameter 'dry-run': unknown; did you mean 'dry_run'?; expected one of date, dry_run" in said
+    assert not (tmp_path / "store").exists()
