@@ -2,23 +2,20 @@
 
 import logging
 from collections.abc import Callable, Collection, Sequence
-from functools import partial, reduce
+from functools import partial
 from importlib import import_module
-from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from jobs.comparing import diff_manifests
+from jobs.measuring import Once, measure_run, private_columns, stored_measures
 from jobs.sources import check_sources, check_unchanged
 from jobs.stages import GetSpark, Plan
-from jobs.tasks import file_count
 from schemas.diff import Diff
-from schemas.errors import AlmanacError, InputError, Problem
+from schemas.errors import InputError, Problem
 from schemas.expectations import Expectation
-from schemas.pipeline import Pipeline
 from schemas.report import (
     Baseline,
     CalibrationMeasure,
@@ -34,7 +31,6 @@ from schemas.run import (
     ENTITY_ID,
     FEATURES,
     PREDICTIONS,
-    PROFILE_FILE,
     QUARANTINE,
     SCORED,
     RunManifest,
@@ -46,12 +42,12 @@ from validation.drift import Comparison, ScoredProfile, check_drift, check_first
 from validation.floors import check_floors
 from validation.gate import evaluated
 from validation.known import Known
-from validation.measures import Measures, Wanted, measure_pair, merge_measures, nothing_measured
+from validation.measures import Measures
 from validation.profile import Profile
 from validation.slices import check_slices, slice_measures
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +66,8 @@ class Checks:
         self._plan, self._manifest, self._live, self._spark = plan, manifest, live, spark
         self._declared = plan.declared.pipeline
         self._folder = plan.store.run_folder(manifest.run_id)
-        self.now = _Once(lambda: measure_run(self._folder, manifest, self._declared, spark))
-        self.before = _Once(lambda: stored_measures(plan.store.run_folder(live.run_id)) if live else None)
+        self.now = Once(lambda: measure_run(self._folder, manifest, self._declared, spark))
+        self.before = Once(lambda: stored_measures(plan.store.run_folder(live.run_id)) if live else None)
         self.drift: tuple[DriftMeasure, ...] = ()
         self.slices: tuple[SliceMeasure, ...] = ()
         self.calibration: tuple[CalibrationMeasure, ...] = ()
@@ -256,86 +252,3 @@ class Checks:
 
 def _passed(name: str, family: Family, observed: str, expected: str) -> CheckResult:
     return CheckResult(name=name, family=family, verdict=Verdict.PASS, observed=observed, expected=expected)
-
-
-def private_columns(pipeline: Pipeline) -> frozenset[str]:
-    """Columns whose values name an entity: no profile and no report shows them."""
-    return frozenset({ENTITY_ID, *pipeline.entity.key} - set(pipeline.features.columns))
-
-
-def measure_run(folder: Path, manifest: RunManifest, pipeline: Pipeline, spark: GetSpark) -> Measures:
-    """The profile of predictions, features and slices, from one reading of each staged file, a file a Spark task.
-
-    Raises:
-        InputError: files differ in rows or order, or a group-by has too many groups.
-    """
-    wanted = Wanted(
-        output=manifest.outputs[0].name,
-        private=private_columns(pipeline),
-        slices=pipeline.checks.slices,
-        buckets=manifest.buckets,
-        files=file_count(manifest.counts.scored),
-    )
-    known = {Path(file.path).name: folder / file.path for file in manifest.files_in(FEATURES)}
-    pairs = []
-    for file in manifest.files_in(PREDICTIONS):
-        path = folder / file.path
-        if Path(file.path).name in known:
-            pairs.append((path, known.pop(Path(file.path).name), wanted))
-    if known:
-        found = f"{len(known)} feature files without predictions"
-        raise InputError(Problem("OUT_ORDER", manifest.run_id, found, "the same rows in both"))
-    return reduce(merge_measures, _each(pairs, spark), nothing_measured())
-
-
-def _each(pairs: list[Any], spark: GetSpark) -> list[Measures]:
-    if len(pairs) < 2:  # not worth a job
-        return [measure_pair(*pair) for pair in pairs]
-    found = _in_tasks(pairs, spark())
-    if errors := [one for one in found if isinstance(one, AlmanacError)]:
-        raise errors[0]
-    return [Measures.model_validate_json(one) for one in found if isinstance(one, str)]
-
-
-def _in_tasks(pairs: list[Any], spark: "SparkSession") -> list[str | AlmanacError]:
-    return spark.sparkContext.parallelize(pairs, len(pairs)).map(_attempt).collect()
-
-
-def _attempt(pair: tuple[Path, Path, Wanted]) -> str | AlmanacError:
-    try:
-        return measure_pair(*pair).model_dump_json()
-    except AlmanacError as err:
-        return err  # as a value, because Spark would turn the exception into text
-
-
-def stored_measures(folder: Path) -> Measures:
-    """What was measured of an earlier run.
-
-    Raises:
-        InputError: it is not there: the live release passed with it, and without a baseline there is no verdict.
-    """
-    try:
-        return Measures.model_validate_json((folder / PROFILE_FILE).read_bytes())
-    except (OSError, ValidationError) as err:
-        where = str(folder / PROFILE_FILE)
-        raise InputError(Problem("OUT_FORMAT", where, str(err).splitlines()[0], "the live release's profile")) from err
-
-
-class _Once:
-    """A value that is computed when it is first asked for; each that asks for one that cannot be had sees the error."""
-
-    def __init__(self, compute: Callable[[], Measures | None]) -> None:
-        self._compute = compute
-        self._error: InputError | None = None
-        self.value: Measures | None = None
-
-    def __call__(self) -> Measures | None:
-        if self._error:
-            raise self._error
-        if self.value is None:
-            try:
-                self.value = self._compute()
-            except InputError as err:
-                self._error = err
-                raise
-        return self.value

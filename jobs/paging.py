@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from jobs.checking import stored_measures
+from jobs.measuring import stored_measures
 from lookup.store import Store
 from schemas.content import write_atomically
 from schemas.errors import InputError
