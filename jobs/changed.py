@@ -6,7 +6,7 @@ from jobs.stages import Plan
 from lookup.log import releases
 from schemas.errors import InputError
 from schemas.release import Release, ReleaseState
-from schemas.run import FEATURES, PREDICTIONS, PRIORS, QUARANTINE, RunManifest
+from schemas.run import SCORED_PARTS, RunManifest
 
 UP_TO_DATE = "up to date"
 ROLLED_BACK = "rolled back"
@@ -24,10 +24,6 @@ class Standing(NamedTuple):
     why: str
     release: Release | None = None
 
-    @property
-    def is_done(self) -> bool:
-        return self.release is not None
-
 
 def standing(plan: Plan) -> Standing:
     """What there is of the planned run's date, and why that is enough or not.
@@ -40,7 +36,7 @@ def standing(plan: Plan) -> Standing:
         return Standing(ROLLED_BACK, own)
     if own:
         manifest = _manifest(plan, own)
-        if manifest and not plan.store.damage(manifest, PREDICTIONS, FEATURES, QUARANTINE, PRIORS):
+        if manifest and not plan.store.damage(manifest, *SCORED_PARTS):
             return Standing(UP_TO_DATE, own)
         return Standing("damaged" if manifest else "removed")
     if not known:

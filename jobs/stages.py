@@ -21,13 +21,9 @@ from schemas.declared import DeclaredPipeline, load_pipeline
 from schemas.errors import BlockedError, InputError, Problem
 from schemas.report import Override, Report
 from schemas.run import (
-    FEATURES,
     MANIFEST_FILE,
-    PREDICTIONS,
-    PRIORS,
-    QUARANTINE,
     RUN_FORMAT,
-    SHADOW,
+    SCORED_PARTS,
     RunManifest,
 )
 from schemas.settings import Settings
@@ -165,7 +161,7 @@ def _whole(store: Store, run_id: str) -> RunManifest | None:
     if not (store.run_folder(run_id) / MANIFEST_FILE).is_file():
         return None
     manifest = store.manifest(run_id)
-    return None if store.damage(manifest, PREDICTIONS, FEATURES, QUARANTINE, PRIORS, SHADOW) else manifest
+    return None if store.damage(manifest, *SCORED_PARTS) else manifest
 
 
 def _move_into_place(staging: Path, store: Store, manifest: RunManifest) -> RunManifest:

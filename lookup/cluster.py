@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from lookup.commands import Command
 from lookup.connect import READ_SECONDS, Address
-from lookup.resp import Connection, Outcome, Request
+from lookup.resp import Connection, Request, settle
 from lookup.slots import SlotMap
 from schemas.errors import AlmanacError, Problem, UnavailableError
 
@@ -128,7 +128,7 @@ class Cluster:
 
     async def _ask(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
         answered: asyncio.Future[list[Any]] = self._loop.create_future()
-        connection.send(Request(commands, partial(_settle, answered)))
+        connection.send(Request(commands, partial(settle, answered)))
         return await answered
 
 
@@ -138,15 +138,6 @@ def connection_to(
     """What lookups are sent over: one connection, or one to each master of a cluster."""
     kind = Cluster if address.is_cluster else Connection
     return kind(address, timeout_seconds=timeout_seconds, loop=loop)
-
-
-def _settle(answered: "asyncio.Future[list[Any]]", outcome: Outcome) -> None:
-    if answered.done():
-        return
-    if isinstance(outcome, Exception):
-        answered.set_exception(outcome)
-    else:
-        answered.set_result(outcome)
 
 
 def _is_moved(reply: Any) -> bool:

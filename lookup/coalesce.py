@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from lookup.commands import Commands
 from lookup.follower import ATTEMPTS, Asked, Follower, Found, Pin, check_ids
-from lookup.resp import Outcome, Request
+from lookup.resp import Outcome, Request, settle
 from schemas.answer import Answer
 from schemas.errors import AlmanacError, UnavailableError
 from schemas.head import Head
@@ -67,7 +67,7 @@ class Lookups:
     def lookup(self, follower: Follows, ids: Sequence[str]) -> asyncio.Future[Found]:
         """The same for one who waits."""
         found: asyncio.Future[Found] = self._loop.create_future()
-        self.ask(follower, ids, partial(_settle, found))
+        self.ask(follower, ids, partial(settle, found))
         return found
 
     def close(self) -> None:
@@ -131,15 +131,6 @@ def _refused(replies: Sequence[Any]) -> AlmanacError | None:
 def _tell(lookups: Sequence[_Lookup], err: Exception) -> None:
     for lookup in lookups:
         lookup.tell(err)
-
-
-def _settle(found: "asyncio.Future[Found]", told: Told) -> None:
-    if found.done():  # who waited went away
-        return
-    if isinstance(told, Exception):
-        found.set_exception(told)
-    else:
-        found.set_result(told)
 
 
 class AsyncReader:

@@ -74,12 +74,11 @@ class Seen:
         Raises:
             RowDecodeError: a row is not one of this version.
         """
-        age = now - self._scored
-        if self._routed is None or age >= self._until:
+        if self._routed is None or (state := self._state(now)) is None:
             return [self.answer(entity, row, now) for entity, row in zip(ids, rows, strict=True)]
-        status: Status = "stale" if age >= self._stale_after else "exact"
+        status, seconds = state
         model, variant, how = self._routed
-        head, seconds, names, decode = self.head, _age(age), self._outputs, self._plain
+        head, names, decode = self.head, self._outputs, self._plain
         found = []
         for entity, row in zip(ids, rows, strict=True):
             plain = decode(row) if row is not None else None
@@ -102,21 +101,24 @@ class Seen:
 
     def encoded(self, ids: Sequence[str], rows: Sequence[bytes | None], now: float) -> tuple[bytes, Status] | None:
         """The JSON of `answers`, with commas between them, and their status; None where they are not all alike."""
-        age = now - self._scored
-        if self._encoded is None or age >= self._until:
+        if self._encoded is None or (state := self._state(now)) is None:
             return None
-        status: Status = "stale" if age >= self._stale_after else "exact"
-        found = self._encoded.many(ids, rows, status, _age(age))
-        return None if found is None else (found, status)
+        found = self._encoded.many(ids, rows, *state)
+        return None if found is None else (found, state[0])
 
     def encoded_one(self, entity: str, row: bytes, now: float) -> tuple[bytes, Status] | None:
         """The JSON of `answer` and its status; None where it is not plain."""
-        age = now - self._scored
-        if self._encoded is None or age >= self._until:
+        if self._encoded is None or (state := self._state(now)) is None:
             return None
-        status: Status = "stale" if age >= self._stale_after else "exact"
-        found = self._encoded.one(entity, row, status, _age(age))
-        return None if found is None else (found, status)
+        found = self._encoded.one(entity, row, *state)
+        return None if found is None else (found, state[0])
+
+    def _state(self, now: float) -> tuple[Status, float | None] | None:
+        """Status and age of what was scored in the version's run; None where it is too old to be answered."""
+        age = now - self._scored
+        if age >= self._until:
+            return None
+        return "stale" if age >= self._stale_after else "exact", _age(age)
 
     def answer(self, entity: str, row: bytes | None, now: float) -> Answer:
         """The answer for one entity.

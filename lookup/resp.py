@@ -3,13 +3,15 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import hiredis
 
 from lookup.commands import Command, Commands, pack
 from lookup.connect import READ_SECONDS, Address, connection_error, reply_error
 from schemas.errors import AlmanacError, Problem, UnavailableError
+
+_Found = TypeVar("_Found")
 
 Outcome = list[Any] | Exception
 """All replies of a request, or why there are none."""
@@ -170,3 +172,13 @@ class Connection(asyncio.Protocol):
 
 def _packed(commands: Sequence[Command]) -> bytes:
     return commands.packed() if isinstance(commands, Commands) else b"".join(map(pack, commands))
+
+
+def settle(found: "asyncio.Future[_Found]", outcome: _Found | Exception) -> None:
+    """Give an outcome to one who waits, unless that one went away."""
+    if found.done():
+        return
+    if isinstance(outcome, Exception):
+        found.set_exception(outcome)
+    else:
+        found.set_result(outcome)

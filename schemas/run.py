@@ -21,6 +21,9 @@ PRIORS = "priors"
 # What the model that does not serve a row predicts for it, `<challenger>-part-…`: no reader can reach it.
 SHADOW = "shadow"
 
+# What scoring leaves, all of which has to be whole for a run to be scored.
+SCORED_PARTS = (PREDICTIONS, FEATURES, QUARANTINE, PRIORS, SHADOW)
+
 ENTITY_ID = "entity_id"
 REASONS = "reasons"
 ROUTE_COLUMNS = ("model", "variant", "status")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parent.parent
 _LIMIT_SECONDS = 120
 _CLASSES = "org.apache.spark.deploy"
 
@@ -64,6 +65,17 @@ def plain_environment() -> dict[str, str]:
     ours = ("ALMANAC_", "SPARK_", "PYSPARK_", "PYTHONPATH", "COVERAGE_", "OPENLINEAGE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return kept | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "SPARK_LOCAL_IP": "127.0.0.1"}
+
+
+def built_wheel(folder: Path) -> Path:
+    """The wheel of this checkout, built into that folder."""
+    built = subprocess.run(
+        ["hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT, env=plain_environment(), capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    (wheel,) = folder.glob("almanac-*.whl")
+    return wheel
 
 
 def python_without_us(folder: Path) -> Path:

@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from benchmarks.sizing import ENTITIES, row, units
 from jobs.cli import app
 from tests.flights import make_workspace
-from tests.spark_cluster import free_port, plain_environment
+from tests.spark_cluster import built_wheel, free_port, plain_environment
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "deployment.md").read_text()
@@ -154,14 +154,9 @@ def closure(project: importlib.metadata.Distribution, extra: str) -> set[str]:
 def api_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment of the wheel and what `almanac[serve]` asks for, taken from this one."""
     folder = tmp_path_factory.mktemp("api")
-    built = subprocess.run(
-        ["hatchling", "build", "-t", "wheel", "-d", str(folder)],
-        cwd=ROOT, env=plain_environment(), capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert built.returncode == 0, built.stderr
+    wheel = built_wheel(folder)
     venv.create(folder / "env", with_pip=False, symlinks=True)
     packages = next((folder / "env").glob("lib/python*/site-packages"))
-    (wheel,) = folder.glob("almanac-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(packages)
     project = importlib.metadata.Distribution.at(next(packages.glob("almanac-*.dist-info")))

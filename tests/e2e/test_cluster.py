@@ -19,6 +19,7 @@ from tests.conftest import ROOT
 from tests.jobs.runs import DATE, PIPELINE
 from tests.spark_cluster import (
     Cluster,
+    built_wheel,
     kill_executor_that_writes,
     plain_environment,
     python_without_us,
@@ -75,12 +76,7 @@ class Submitted(NamedTuple):
 @pytest.fixture(scope="module")
 def submitted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submitted]:
     folder = tmp_path_factory.mktemp("cluster")
-    built = subprocess.run(
-        ["hatchling", "build", "-t", "wheel", "-d", str(folder)],
-        cwd=ROOT, env=plain_environment(), capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert built.returncode == 0, built.stderr
-    (wheel,) = folder.glob("almanac-*.whl")
+    wheel = built_wheel(folder)
     package = Path(shutil.copy(wheel, folder / "almanac.zip"))
     python = python_without_us(folder / "python")
     environ = plain_environment() | {"PYSPARK_PYTHON": str(python), "ALMANAC_LOG_FORMAT": "json"}
