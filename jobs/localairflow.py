@@ -18,6 +18,7 @@ from schemas.settings import Settings
 
 _START_SECONDS = 90
 _STOP_SECONDS = 20
+_KILL_SECONDS = 2
 # The scheduler without its server of logs, which would listen on every address of the machine; so would `standalone`.
 _PROCESSES = (("scheduler", "--skip-serve-logs"), ("dag-processor",), ("api-server",))
 _PASSWORDS = "simple_auth_manager_passwords.json.generated"  # the name of Airflow's file
@@ -117,8 +118,10 @@ def stop(processes: list["subprocess.Popen[bytes]"], *, seconds: float = _STOP_S
     for one in family.values():
         with suppress(psutil.NoSuchProcess):
             one.terminate()
-    for one in psutil.wait_procs(family.values(), timeout=seconds)[1]:
+    alive = psutil.wait_procs(family.values(), timeout=seconds)[1]
+    for one in alive:
         with suppress(psutil.NoSuchProcess):
             one.kill()
+    psutil.wait_procs(alive, timeout=_KILL_SECONDS)
     for process in processes:
         process.wait()

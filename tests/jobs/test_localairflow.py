@@ -49,13 +49,12 @@ def test_an_airflow_that_cannot_start_says_why(tmp_path: Path, name: str) -> Non
 
 
 def test_what_is_stopped_takes_along_what_it_started_in_other_groups() -> None:
-    scheduler = subprocess.Popen([sys.executable, "-c", _SCHEDULER], stdout=subprocess.PIPE, env=os.environ)
-    assert scheduler.stdout is not None
-    assert scheduler.stdout.readline() == b"ready\n"
-    (task,) = psutil.Process(scheduler.pid).children()
+    with subprocess.Popen([sys.executable, "-c", _SCHEDULER], stdout=subprocess.PIPE, env=os.environ) as scheduler:
+        assert scheduler.stdout is not None
+        assert scheduler.stdout.readline() == b"ready\n"
+        (task,) = psutil.Process(scheduler.pid).children()
 
-    stop([scheduler], seconds=0.5)
+        stop([scheduler], seconds=0.5)
 
-    assert not task.is_running() or task.status() == psutil.STATUS_ZOMBIE  # nobody may be there to bury it
-    assert scheduler.returncode is not None
-    scheduler.stdout.close()
+        assert not task.is_running() or task.status() == psutil.STATUS_ZOMBIE  # nobody may be there to bury it
+        assert scheduler.returncode is not None

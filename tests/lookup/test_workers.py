@@ -18,7 +18,7 @@ import logging, os, sys, time
 from lookup.workers import run_workers
 logging.basicConfig(stream=sys.stdout)
 def work():
-    print("at work", flush=True)
+    os.write(1, b"at work\\n")  # at once, so that two do not mix
     {work}
 run_workers({count}, work)
 print("ended", flush=True)
