@@ -1,6 +1,7 @@
 """How much memory a version will take in a Redis, worked out before anything is loaded."""
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ _MARGIN = 1.10  # what is worked out is within a tenth of what is then taken; wh
 _FIELD_BYTES = 96  # of a prior, beside its bytes
 _COMPACT_BYTES = 64  # an id or value that is longer makes the hash a table
 _PLACE = 12  # a pointer in a table that is between half full and full
+
+_SAMPLED_ROWS = 1 << 16
 
 Allocated = Callable[[Positions], Positions]
 
@@ -72,7 +75,7 @@ def server_of(info: Mapping[str, Any]) -> Server:
 def plan(head: Head, rows: Rows, server: Server, *, share: float = 1.0, held: int = 0) -> Plan:
     """What loading this version needs.
 
-    The first part with rows stands for all: entities are spread over the buckets by a hash.
+    The first rows stand for all: entities are spread over the buckets by a hash.
 
     Args:
         head: Of the version.
@@ -81,7 +84,7 @@ def plan(head: Head, rows: Rows, server: Server, *, share: float = 1.0, held: in
         share: The part of the version that this server gets, 1 unless it is one of a cluster.
         held: Rows of it that the server has already; they are replaced one by one.
     """
-    chunks = (part.read() for part in rows.parts)
+    chunks = chain.from_iterable(part.pieces(_SAMPLED_ROWS) for part in rows.parts)
     sampled = next((chunk for chunk in chunks if len(chunk.ids)), None)
     a_row = _sampled_bytes(head, sampled, server) / len(sampled.ids) if sampled else 0.0
     priors = sum(_FIELD_BYTES + len(field) + len(value) for field, value in rows.priors.items())

@@ -32,6 +32,9 @@ class Sends(Protocol):
 
 logger = logging.getLogger(__name__)
 
+# More are not held back for the end of the tick: Redis looks them up while the rest is read.
+_IDS_AT_ONCE = 1000
+
 Told = Found | Exception
 """Rows, or why there are none: an AlmanacError where Redis does not answer, or does not hold a table of this format."""
 _REPLIES = frozenset({bytes, type(None)})
@@ -50,12 +53,14 @@ class _Lookup(NamedTuple):
 
 
 class Lookups:
-    """Gathers the lookups of a tick, and asks them together."""
+    """Gathers the lookups of a tick, and asks them together: in one write, or in as many as keep Redis at work."""
 
     def __init__(self, redis: Sends, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._redis = redis
         self._loop = loop or asyncio.get_running_loop()
         self._pending: dict[Follows, list[_Lookup]] = {}
+        self._ids = 0
+        self._is_called = False
 
     def ask(self, follower: Follows, ids: Sequence[str], done: Callable[[Told], None]) -> None:
         """Look these ids up; `done` is called once with their rows, all of one version, or with why there are none.
@@ -74,12 +79,21 @@ class Lookups:
         self._redis.close()
 
     def _add(self, follower: Follows, lookup: _Lookup) -> None:
-        if not self._pending:
-            self._loop.call_soon(self._flush)
+        if not self._is_called:
+            self._is_called = True
+            self._loop.call_soon(self._end_tick)
         self._pending.setdefault(follower, []).append(lookup)
+        self._ids += len(lookup.ids)
+        if self._ids >= _IDS_AT_ONCE:
+            self._flush()
+
+    def _end_tick(self) -> None:
+        self._is_called = False
+        if self._pending:
+            self._flush()
 
     def _flush(self) -> None:
-        pending, self._pending = self._pending, {}
+        pending, self._pending, self._ids = self._pending, {}, 0
         requests = []
         for follower, lookups in pending.items():
             ids = [entity for lookup in lookups for entity in lookup.ids]

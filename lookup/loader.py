@@ -1,6 +1,7 @@
 """Loading a version into Redis: each part of its rows is read, packed and sent by itself, in any process."""
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,10 +27,15 @@ Commands = tuple[list[bytes], Any, int]
 """Keys, a binary array with the packed commands for each, and how many replies each key's have."""
 
 _THREADS = 2
-# Of each connection, where readers wait for the same server: a quarter of a million entities of some 30 bytes.
-_GENTLE_BYTES_PER_SECOND = 8e6
+_ROWS = 1 << 16  # read, packed and sent together
+# Where readers wait for the same server. A kernel that preempts lazily lets one who answers wait for the next tick,
+# milliseconds, while this computes: so it does in steps of less than one millisecond, and rests between them.
+_GENTLE_ROWS = 1 << 11
+_GENTLE_ROWS_PER_SECOND = 250_000  # of each thread
 _PROBE_MS = 10_000  # it goes by itself where this process is killed
-_SAMPLED_ROWS = 64  # of each part
+# Read back: a row in so many, and of a version so many at least.
+_SAMPLED_EVERY = 4096
+_SAMPLED_ROWS = 64
 _REPLACED_REPLIES = 4  # to MULTI, DEL, HSET and EXEC
 
 
@@ -72,23 +78,25 @@ class Load:
             InputError: an id comes twice, or the rows are not in the order of their buckets.
             AlmanacError: Redis refused a command, or does not answer.
         """
-        chunk, head = part.read(), self.head
-        rows = len(chunk.ids)
-        if rows == 0:
-            return Loaded(0, ())
-        buckets = chunk.buckets(head.buckets)
-        refuse_disorder(chunk, buckets, f"{head.table} run {head.run_id}")
+        head, rows, sample = self.head, 0, list[Row]()
+        every = max(1, min(_SAMPLED_EVERY, head.entities // _SAMPLED_ROWS))
+        pieces = part.pieces(_GENTLE_ROWS if self.is_gentle else _ROWS)
         with Wires(self.address) as wires:
             # With every part, before its rows and after: whoever drops the version meanwhile finds these rows too.
             list_version(wires, head)
-            commands = _string_commands(head, chunk) if head.layout == "string" else self._bucketed(chunk, buckets)
-            for keys, data, replies in commands:
-                wires.send(keys, data, replies, bytes_per_second=_GENTLE_BYTES_PER_SECOND if self.is_gentle else None)
+            for chunk, buckets in whole_buckets(pieces, head):
+                began = time.monotonic()
+                commands = _string_commands(head, chunk) if head.layout == "string" else self._bucketed(chunk, buckets)
+                for keys, data, replies in commands:
+                    wires.send(keys, data, replies)
+                for index in range(-rows % every, len(chunk.ids), every):
+                    sample.append(Row(chunk.ids[index].as_py().decode(), chunk.values[index].as_py()))
+                rows += len(chunk.ids)
+                if self.is_gentle:
+                    time.sleep(max(0.0, len(chunk.ids) / _GENTLE_ROWS_PER_SECOND - (time.monotonic() - began)))
             list_version(wires, head)
             wires.wait(self.replicas)
-        chosen = range(0, rows, max(1, rows // _SAMPLED_ROWS))
-        sample = tuple(Row(chunk.ids[index].as_py().decode(), chunk.values[index].as_py()) for index in chosen)
-        return Loaded(rows, sample)
+        return Loaded(rows, tuple(sample))
 
     def _bucketed(self, chunk: Chunk, buckets: Positions) -> Iterator[Commands]:
         """RESTORE of each bucket that the server keeps compact, HSET of the others."""
@@ -103,6 +111,25 @@ class Load:
             kept = Chunk(chunk.ids.filter(pa.array(mask)), chunk.values.filter(pa.array(mask)))
             yield _restores(self.head, kept, buckets[mask], self.method)  # type: ignore[arg-type]
         yield _hsets(self.head, chunk, buckets, starts, np.flatnonzero(~compact), is_again=self.is_again)
+
+
+def whole_buckets(pieces: Iterable[Chunk], head: Head) -> Iterator[tuple[Chunk, Positions]]:
+    """The rows cut anew, between two buckets, with the bucket of each.
+
+    Raises:
+        InputError: an id comes twice, or they are not in the order of their buckets.
+    """
+    kept: Chunk | None = None
+    for piece in pieces:
+        chunk = kept + piece if kept else piece
+        buckets = chunk.buckets(head.buckets)
+        refuse_disorder(chunk, buckets, f"{head.table} run {head.run_id}")
+        cut = int(np.searchsorted(buckets, buckets[-1]))
+        if cut:
+            yield chunk.slice(0, cut), buckets[:cut]
+        kept = chunk.slice(cut)
+    if kept:
+        yield kept, kept.buckets(head.buckets)
 
 
 def list_version(wires: Wires, head: Head) -> None:

@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows of whole buckets.
+    """Rows of a version.
 
     Attributes:
         ids: Binary array of UTF-8 entity ids, shape (rows,).
@@ -50,6 +50,13 @@ class Chunk:
         data, offsets = flat(self.ids)
         return crc32(data, offsets).astype(np.int64) % modulus
 
+    def __add__(self, other: "Chunk") -> "Chunk":
+        return Chunk(pa.concat_arrays([self.ids, other.ids]), pa.concat_arrays([self.values, other.values]))
+
+    def slice(self, start: int, rows: int | None = None) -> "Chunk":
+        """Some of the rows; none is copied."""
+        return Chunk(self.ids.slice(start, rows), self.values.slice(start, rows))
+
     def __iter__(self) -> Iterator[Row]:
         for entity, value in zip(self.ids.to_pylist(), self.values.to_pylist(), strict=True):
             yield Row(entity.decode(), value)
@@ -59,6 +66,9 @@ class Part(Protocol):
     """One piece of a version's rows; it travels to the process that reads it."""
 
     def read(self) -> Chunk: ...
+    def pieces(self, rows: int) -> Iterator[Chunk]:
+        """The same, so many rows at a time, and never all of them in memory."""
+
     def ends(self) -> tuple[str, str] | None:
         """The ids of the first row and of the last; None where there is none. Costs less than to read all."""
 
@@ -85,16 +95,32 @@ class FilePart:
     columns: tuple[ColumnSpec, ...]
 
     def read(self) -> Chunk:
-        names = [spec.name for spec in self.columns]
+        with self._open() as file:
+            return self._chunk(file.read(columns=self._names, use_threads=False).unify_dictionaries().combine_chunks())
+
+    def pieces(self, rows: int) -> Iterator[Chunk]:
+        with self._open() as file:
+            # In this thread, which may be one of low priority: those of Arrow's pool are not.
+            for batch in file.iter_batches(rows, columns=self._names, use_threads=False):
+                yield self._chunk(pa.Table.from_batches([batch]))
+
+    @property
+    def _names(self) -> list[str]:
+        return [ENTITY_ID, *(spec.name for spec in self.columns)]
+
+    @contextmanager
+    def _open(self) -> Iterator[pq.ParquetFile]:
         enums = [spec.name for spec in self.columns if spec.type == "enum"]
         with (
             _told_where_missing(self.path),
             pq.ParquetFile(self.path, read_dictionary=enums, page_checksum_verification=True) as file,
         ):
-            # In this thread, which may be one of low priority: those of Arrow's pool are not.
-            table = file.read(columns=[ENTITY_ID, *names], use_threads=False).unify_dictionaries()
-        ids = table.column(ENTITY_ID).cast(pa.binary()).combine_chunks()
-        return Chunk(ids, encode_values(self.columns, [table.column(name).combine_chunks() for name in names]))
+            yield file
+
+    def _chunk(self, table: pa.Table) -> Chunk:
+        """The rows of a table whose columns have one chunk each."""
+        ids, *values = (column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in table.columns)
+        return Chunk(ids.cast(pa.binary()), encode_values(self.columns, values))
 
     def ends(self) -> tuple[str, str] | None:
         with _told_where_missing(self.path), pq.ParquetFile(self.path, page_checksum_verification=True) as file:

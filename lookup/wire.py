@@ -2,7 +2,6 @@
 
 import select
 import socket
-import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, cast
@@ -12,7 +11,6 @@ import hiredis
 from lookup.connect import CONNECT_SECONDS, PUBLISH_SECONDS, Address, connection_error, reply_error
 
 _SLICE_BYTES = 1 << 18
-_PACED_SLICE_BYTES = 1 << 16
 _READ_BYTES = 1 << 16
 
 
@@ -66,29 +64,24 @@ class Wire:
         self._send(b"".join(commands), len(commands), replies)
         return replies
 
-    def send(self, commands: Any, count: int, *, bytes_per_second: float | None = None) -> None:
+    def send(self, commands: Any, count: int) -> None:
         """Send so many commands, already packed, and see that none is answered with an error.
 
         Args:
             commands: Packed, one behind the other.
             count: How many there are.
-            bytes_per_second: Not more than that, on average; as many as go, when left out.
 
         Raises:
             AlmanacError: for the first error; all replies were read.
         """
-        self._send(commands, count, None, bytes_per_second)
+        self._send(commands, count, None)
 
-    def _send(self, data: Any, count: int, kept: list[Any] | None, bytes_per_second: float | None = None) -> None:
+    def _send(self, data: Any, count: int, kept: list[Any] | None) -> None:
         view = memoryview(data)
         first: str | None = None
-        size_bytes = _PACED_SLICE_BYTES if bytes_per_second else _SLICE_BYTES
-        began = time.monotonic()
         try:
-            for start in range(0, len(view), size_bytes):
-                if bytes_per_second and (early := start / bytes_per_second - (time.monotonic() - began)) > 0:
-                    time.sleep(early)
-                self._socket.sendall(view[start : start + size_bytes])
+            for start in range(0, len(view), _SLICE_BYTES):
+                self._socket.sendall(view[start : start + _SLICE_BYTES])
                 while count and self._has_come():
                     count, first = self._read(count, kept, first)
             while count:

@@ -59,26 +59,23 @@ class Wires:
         """The part of all keys that each server has, as its slots say; in the order of `info`."""
         return self._slots.shares() if self._slots else [1.0]
 
-    def send(
-        self, keys: Sequence[bytes], commands: Any, replies: int = 1, *, bytes_per_second: float | None = None
-    ) -> None:
+    def send(self, keys: Sequence[bytes], commands: Any, replies: int = 1) -> None:
         """Send commands for each key.
 
         Args:
             keys: Where each goes.
             commands: Binary array, packed, those for one key together.
             replies: How many they have for each key.
-            bytes_per_second: To each server, on average; as many as go, when left out.
         """
         if self._slots is None:
-            self._wires[0].send(_joined(commands), len(keys) * replies, bytes_per_second=bytes_per_second)
+            self._wires[0].send(_joined(commands), len(keys) * replies)
             return
         owners = self._slots.owners(keys)
         for position, wire in enumerate(self._wires):
             mask = owners == position
             if mask.any():
                 count = int(mask.sum()) * replies
-                wire.send(_joined(commands.filter(pa.array(mask))), count, bytes_per_second=bytes_per_second)
+                wire.send(_joined(commands.filter(pa.array(mask))), count)
 
     def ask(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> list[Any]:
         """The replies to one command for each key, in their order.

@@ -1,6 +1,6 @@
 """Rows of a version that a test writes down itself."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +21,11 @@ class GivenPart:
     def read(self) -> Chunk:
         ids = pa.array([row.entity.encode() for row in self._rows], pa.binary())
         return Chunk(ids, pa.array([row.value for row in self._rows], pa.binary()))
+
+    def pieces(self, rows: int) -> Iterator[Chunk]:
+        whole = self.read()
+        for start in range(0, len(whole.ids), rows):
+            yield whole.slice(start, rows)
 
     def ends(self) -> tuple[str, str] | None:
         return (self._rows[0].entity, self._rows[-1].entity) if self._rows else None

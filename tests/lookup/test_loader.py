@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lookup.acl import User, publisher
 from lookup.connect import address_of
-from lookup.loader import Load, Method, in_threads, load_priors, method_of, refuse_disorder
+from lookup.loader import Load, Method, in_threads, load_priors, method_of, refuse_disorder, whole_buckets
 from lookup.rows import Chunk, Row
 from lookup.table import RedisTable
 from lookup.wires import Wires
@@ -80,6 +80,48 @@ def test_what_a_part_became_is_told_with_some_of_its_rows(redis_url: str) -> Non
     assert loaded.rows == 1000
     assert 64 <= len(loaded.sample) <= 128
     assert set(loaded.sample) <= set(rows)
+
+
+def test_a_load_that_goes_last_leaves_the_same_as_one_at_full_speed(redis_url: str, redis_client: redis.Redis) -> None:
+    head = make_head(1, "bucket", entities=5000)
+    keys = [bucket_key("flights", 1, bucket) for bucket in range(head.buckets)]
+    loads, found = [], []
+    for is_gentle in (False, True):
+        redis_client.flushall()
+        load = Load(address_of(redis_url), head, "hset", is_gentle=is_gentle)
+        loads.append(load(make_rows(head).parts[0]))
+        found.append([redis_client.hgetall(key) for key in keys])
+
+    assert loads[0] == loads[1]
+    assert found[0] == found[1]
+
+
+@settings(deadline=None)
+@given(st.sets(st.text(min_size=1, max_size=4), max_size=40), st.integers(1, 50))
+def test_rows_are_cut_between_two_buckets_wherever_the_pieces_end(ids: set[str], rows: int) -> None:
+    head = make_head(1, "bucket", entities=len(ids))
+    given = in_order(head, [Row(entity, entity.encode()) for entity in ids])
+
+    cut = list(whole_buckets(given.parts[0].pieces(rows), head))
+
+    assert [row for chunk, _ in cut for row in chunk] == given
+    assert all(set(before).isdisjoint(after) for (_, before), (_, after) in pairwise(cut))
+    for chunk, buckets in cut:
+        assert buckets.tolist() == [bucket_of(row.entity, head.buckets) for row in chunk]
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=2), min_size=2, max_size=12), st.integers(1, 12))
+def test_rows_out_of_order_are_refused_wherever_the_pieces_end(ids: list[str], rows: int) -> None:
+    head = make_head(1, "bucket", entities=len(ids))
+    order = [(bucket_of(entity, head.buckets), entity.encode()) for entity in ids]
+    pieces = GivenPart([Row(entity, b"") for entity in ids]).pieces(rows)
+
+    if all(before < after for before, after in pairwise(order)):
+        assert sum(len(buckets) for _, buckets in whole_buckets(pieces, head)) == len(ids)
+    else:
+        with pytest.raises(InputError, match="ROW_ORDER"):
+            list(whole_buckets(pieces, head))
 
 
 def test_the_loading_of_a_part_travels_to_another_process(redis_url: str, redis_client: redis.Redis) -> None:

@@ -217,6 +217,28 @@ def test_all_lookups_of_one_tick_are_one_write(redis_url: str, redis_client: Cli
     assert [(write.count(b"HGET\r\n"), write.count(b"GET\r\n$")) for write in connection.writes] == [(200, 202)]
 
 
+def test_a_tick_that_asks_for_much_does_not_let_redis_wait_for_its_end(
+    redis_url: str, redis_client: Client, put_version: PutVersion
+) -> None:
+    put_version(redis_client, 3, {f"UA:{number}": 0.25 for number in range(400)})
+
+    async def ask() -> tuple[CountingConnection, list[Any]]:
+        connection = CountingConnection(address_of(redis_url))
+        lookups = Lookups(connection)
+        reader = AsyncReader(lookups, "flights")
+        await reader.lookup(["UA:1"])
+        connection.writes.clear()
+        batches = [[f"UA:{number}" for number in range(400)]] * 8
+        found = await asyncio.gather(*map(reader.lookup, batches))
+        lookups.close()
+        return connection, found
+
+    connection, found = asyncio.run(ask())
+
+    assert {answer.status for _, answers in found for answer in answers} == {"exact"}
+    assert [write.count(b"HGET\r\n") for write in connection.writes] == [1200, 1200, 800]
+
+
 class Defective(Follower):
     """One with a defect, in what it asks or in what it makes of the replies."""
 
