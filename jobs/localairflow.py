@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import time
 import urllib.request
@@ -12,8 +11,9 @@ from pathlib import Path
 
 import psutil
 
+from jobs.airflow_pools import check_pools, require_airflow
 from lookup.embedded import redis_url
-from schemas.errors import DeclarationError, Problem, UnavailableError
+from schemas.errors import Problem, UnavailableError
 from schemas.settings import Settings
 
 _START_SECONDS = 90
@@ -52,12 +52,13 @@ def running_airflow(environ: dict[str, str], port: int) -> Iterator[str]:
     """The password of `admin`, while Airflow runs; all of its processes are stopped behind it.
 
     Raises:
-        DeclarationError: Airflow is not installed.
+        DeclarationError: Airflow is not installed, or lacks a pool that a pipeline names.
         UnavailableError: one of its processes ended, or it is not healthy in time.
     """
     home = Path(environ["AIRFLOW_HOME"])
     home.mkdir(parents=True, exist_ok=True)
     _migrate(environ, home)
+    check_pools(environ)
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for name, *options in _PROCESSES:
@@ -75,8 +76,7 @@ def running_airflow(environ: dict[str, str], port: int) -> Iterator[str]:
 
 
 def _migrate(environ: dict[str, str], home: Path) -> None:
-    if shutil.which("airflow", path=environ.get("PATH")) is None:
-        raise DeclarationError(Problem("ENV_AIRFLOW", "PATH", "no airflow", "the extra almanac[airflow]"))
+    require_airflow(environ)
     log = home / "migrate.log"
     with log.open("ab") as file:
         ended = subprocess.run(["airflow", "db", "migrate"], env=environ, check=False, stdout=file, stderr=file)
