@@ -231,7 +231,7 @@ def _default_args(pipeline: Pipeline) -> dict[str, Any]:
         "owner": pipeline.owner,
         "retries": told.retries,
         "retry_delay": dt.timedelta(minutes=told.retry_delay_minutes),
-        "retry_exponential_backoff": True,
+        "retry_exponential_backoff": 2.0,
         "max_retry_delay": _MAX_RETRY_DELAY,
         "execution_timeout": dt.timedelta(minutes=told.execution_timeout_minutes),
     }

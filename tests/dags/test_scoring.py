@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.airflow
 
 DAGS = Path(__file__).parent.parent.parent / "dags"
-GOLDEN = Path(__file__).parent.parent / "golden" / "dag.json"
+GOLDEN = Path(__file__).parent.parent / "golden"
+FLIGHTS = "almanac_flight_delay"
 _SHAPE = """
 import json, sys
 import airflow.sdk
@@ -35,16 +36,26 @@ from airflow.dag_processing.dagbag import DagBag
 before = set(sys.modules)
 bag = DagBag(dag_folder=sys.argv[1])
 heavy = {"pyspark", "sklearn", "great_expectations", "lightgbm", "pandas", "sqlglot", "jobs"}
-dag = bag.dags["almanac_flight_delay"]
+dag = bag.dags[sys.argv[2]]
+def when(schedule):
+    if schedule is None or isinstance(schedule, str):
+        return schedule
+    return {"assets": [one.name for one in schedule.asset_condition.objects], "or_at": schedule.timetable.expression}
+def late(alert):
+    told = {"calls": alert.callback.path, "with": alert.callback.kwargs}
+    return {"of": type(alert.reference).__name__, "after": str(alert.interval), **told}
 tasks = {
     task.task_id: {
         "operator": task.task_type,
         "downstream": sorted(task.downstream_task_ids),
         "retries": task.retries,
+        "delay": [str(task.retry_delay), task.retry_exponential_backoff, str(task.max_retry_delay)],
         "pool": task.pool,
         "one_at_a_time": task.max_active_tis_per_dag == 1,
         "timeout": str(task.execution_timeout),
+        "inlets": [asset.name for asset in task.inlets],
         "outlets": [asset.name for asset in task.outlets],
+        "connection": getattr(task, "_conn_id", None),
         "arguments": getattr(task, "application_args", None),
     }
     for task in dag.tasks
@@ -56,8 +67,10 @@ print(json.dumps({
     "doc": dag.doc_md,
     "environment": [task.env_vars for task in dag.tasks if hasattr(task, "env_vars")],
     "dag": {
-        "schedule": dag.schedule, "owner": dag.owner, "tags": sorted(dag.tags), "max_active_runs": dag.max_active_runs,
-        "catchup": dag.catchup, "start_date": str(dag.start_date), "params": list(dag.params), "tasks": tasks,
+        "schedule": when(dag.schedule), "owner": dag.owner, "tags": sorted(dag.tags),
+        "max_active_runs": dag.max_active_runs,
+        "catchup": dag.catchup, "start_date": str(dag.start_date), "end_date": str(dag.end_date),
+        "deadline": [late(one) for one in dag.deadline or ()], "params": list(dag.params), "tasks": tasks,
     },
 }))
 """
@@ -93,8 +106,8 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return environ
 
 
-def shape(environ: dict[str, str], folder: Path) -> dict[str, object]:
-    ended = run_program("python", "-c", _SHAPE, str(folder), cwd=folder, environ=environ)
+def shape(environ: dict[str, str], folder: Path, dag: str = FLIGHTS) -> dict[str, object]:
+    ended = run_program("python", "-c", _SHAPE, str(folder), dag, cwd=folder, environ=environ)
     assert ended.code == 0, ended.err
     found: dict[str, object] = json.loads(ended.out.splitlines()[-1])
     return found
@@ -104,10 +117,44 @@ def test_the_dag_has_its_golden_shape_and_loads_nothing_heavy(airflow: dict[str,
     found = shape(airflow, DAGS)
     assert found["errors"] == {}
     assert found["heavy"] == []
-    text = json.dumps(found["dag"], indent=2) + "\n"
+    compare_with_golden("dag.json", found["dag"])
+
+
+def compare_with_golden(name: str, found: object) -> None:
+    text = json.dumps(found, indent=2) + "\n"
     if os.environ.get("ALMANAC_GOLDEN") == "write":
-        GOLDEN.write_text(text)
-    assert text == GOLDEN.read_text()
+        (GOLDEN / name).write_text(text)
+    assert text == (GOLDEN / name).read_text()
+
+
+_EXTRAS = """
+airflow:
+  conn_id: spark_cluster
+  pool: night
+  retries: 4
+  retry_delay_minutes: 0.5
+  execution_timeout_minutes: 45
+  deadline_minutes: 90
+  end_date: 2030-12-31
+  assets: {flights: raw_flights, weather: raw_weather}
+  after: [flight_delay]
+"""
+
+
+def test_a_dag_with_everything_that_can_be_declared_has_its_golden_shape(
+    airflow: dict[str, str], tmp_path: Path
+) -> None:
+    shutil.copytree(DAGS, tmp_path / "dags")
+    shutil.copytree(tmp_path / "dags/flight_delay", tmp_path / "dags/night_delay")
+    path = tmp_path / "dags/night_delay/pipeline.yaml"
+    rewrite(path, ("pipeline: flight_delay", "pipeline: night_delay"), ('schedule: "@daily"', 'schedule: "30 2 * * *"'))
+    path.write_text(path.read_text().partition("\nairflow:")[0] + _EXTRAS)
+    environ = airflow | {"ALMANAC_PIPELINES": str(tmp_path / "dags"), "ALMANAC_ON_LATE": "pager.call"}
+
+    found = shape(environ, tmp_path / "dags", "almanac_night_delay")
+
+    assert (found["errors"], found["heavy"]) == ({}, [])
+    compare_with_golden("dag-extras.json", found["dag"])
 
 
 def test_a_broken_declaration_is_a_failing_dag_and_no_harm_to_the_others(
