@@ -8,7 +8,11 @@ import sys
 from collections.abc import Callable
 
 from jobs.logs import set_up_logs
+from jobs.unexpected import explained
 from schemas.errors import AlmanacError, DeclarationError, Problem
+from schemas.settings import Settings
+
+logger = logging.getLogger("almanac")
 
 _FIRST_YEAR = 1900
 
@@ -51,7 +55,10 @@ def exit_with(work: Callable[[], None]) -> None:
     try:
         set_up_logs(logging.INFO)
         work()
-    except AlmanacError as err:
-        for line in str(err).splitlines():
-            logging.getLogger("almanac").error("%s", line)
-        sys.exit(err.exit_code)
+    except Exception as err:  # the outermost frame: a scheduler goes by the lines and the exit code
+        error = explained(err, Settings.from_environment())
+        if not isinstance(err, (AlmanacError, OSError)):
+            logger.info("failed", exc_info=True)  # nobody foresaw it
+        for line in str(error).splitlines():
+            logger.error("%s", line)
+        sys.exit(error.exit_code)

@@ -4,13 +4,14 @@ import sys
 
 from jobs.arguments import exit_with, job_arguments, parse_date
 from jobs.stages import check_inputs
+from jobs.unexpected import check_store
 from jobs.watching import watched
 from schemas.settings import Settings
 
 
 def main() -> None:
     arguments = job_arguments(__doc__ or "").parse_args()
-    settings, date = Settings.from_environment(), parse_date(arguments.date)
+    settings, date = check_store(Settings.from_environment()), parse_date(arguments.date)
     with watched(settings, arguments.pipeline, "check_inputs", date=date) as watch:
         plan = watch.of(check_inputs(settings, arguments.pipeline, date))
     sys.stdout.write(plan.run_id + "\n")

@@ -291,6 +291,6 @@ def main() -> None:
         sys.exit(130)  # as a shell tells it: 128 and the number of SIGINT
     except Exception as err:  # the outermost frame: a person gets a line, -v gets the traceback
         logger.info("failed", exc_info=not isinstance(err, AlmanacError))
-        error = err if isinstance(err, AlmanacError) else explained(err, Settings.from_environment())
+        error = explained(err, Settings.from_environment())
         console.error(error)
         sys.exit(error.exit_code)

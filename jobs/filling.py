@@ -91,7 +91,7 @@ def fill(settings: Settings, wanted: "Wanted", console: Console, *, log: Path | 
     try:
         published = _fill(work, wanted, console, found)
     except (AlmanacError, OSError) as err:
-        stopped = err if isinstance(err, AlmanacError) else explained(err, settings)
+        stopped = explained(err, settings)
     finally:
         _summary(found, wanted, console)
     errors = [one.error for one in found if one.error] + ([stopped] if stopped else [])

@@ -11,6 +11,7 @@ from jobs.publishing import publisher
 from jobs.session import spark_session
 from jobs.spreading import in_tasks
 from jobs.stages import check_inputs, gate
+from jobs.unexpected import check_store
 from jobs.watching import watched
 from lookup.loader import in_threads
 from lookup.store import Store
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="also what was rolled back, or is older than what is live")
     parser.add_argument("--spark", action="store_true", help="load the files in Spark tasks, not in this process")
     arguments = parser.parse_args()
-    settings = Settings.from_environment()
+    settings = check_store(Settings.from_environment())
     date = parse_date(arguments.date)
     with watched(settings, arguments.pipeline, "publish", date=date, run_id=arguments.run_id) as watch:
         declared = load_pipeline(settings, arguments.pipeline)

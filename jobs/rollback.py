@@ -4,6 +4,7 @@ import logging
 
 from jobs.arguments import exit_with, job_arguments
 from jobs.publishing import publisher, summary
+from jobs.unexpected import check_store
 from jobs.watching import watched
 from schemas.declared import load_pipeline
 from schemas.settings import Settings
@@ -15,7 +16,7 @@ def main() -> None:
     parser.add_argument("--reason", default="", help="kept in the release log")
     parser.add_argument("--force", action="store_true", help="go also to a release that was rolled back")
     arguments = parser.parse_args()
-    settings = Settings.from_environment()
+    settings = check_store(Settings.from_environment())
     with watched(settings, arguments.pipeline, "rollback") as watch:
         watch.facts.published = moved = publisher(settings, load_pipeline(settings, arguments.pipeline)).roll_back(
             to=arguments.to, reason=arguments.reason, force=arguments.force

@@ -3,13 +3,14 @@
 from jobs.arguments import exit_with, job_arguments, parse_date
 from jobs.session import spark_session
 from jobs.stages import planned, score
+from jobs.unexpected import check_store
 from jobs.watching import watched
 from schemas.settings import Settings
 
 
 def main() -> None:
     arguments = job_arguments(__doc__ or "").parse_args()
-    settings, name, date = Settings.from_environment(), arguments.pipeline, parse_date(arguments.date)
+    settings, name, date = check_store(Settings.from_environment()), arguments.pipeline, parse_date(arguments.date)
     with watched(settings, name, "score", date=date, run_id=arguments.run_id) as watch:
         plan = watch.of(planned(settings, name, date, arguments.run_id))
         watch.facts.manifest = score(plan, lambda: spark_session(f"almanac score {plan.run_id}"))

@@ -5,6 +5,7 @@ import logging
 from jobs.arguments import exit_with, job_arguments, parse_date
 from jobs.publishing import smoke
 from jobs.stages import check_inputs
+from jobs.unexpected import check_store
 from jobs.watching import watched
 from schemas.declared import load_pipeline
 from schemas.settings import Settings
@@ -12,7 +13,7 @@ from schemas.settings import Settings
 
 def main() -> None:
     arguments = job_arguments(__doc__ or "").parse_args()
-    settings = Settings.from_environment()
+    settings = check_store(Settings.from_environment())
     date = parse_date(arguments.date)
     with watched(settings, arguments.pipeline, "smoke", date=date, run_id=arguments.run_id) as watch:
         declared = load_pipeline(settings, arguments.pipeline)

@@ -3,6 +3,7 @@
 from jobs.arguments import exit_with, job_arguments
 from jobs.session import spark_session
 from jobs.training import train
+from jobs.unexpected import check_store
 from schemas.declared import load_pipeline
 from schemas.settings import Settings
 from schemas.sql import check_sql
@@ -10,7 +11,7 @@ from schemas.sql import check_sql
 
 def main() -> None:
     arguments = job_arguments(__doc__ or "", date=False).parse_args()
-    settings = Settings.from_environment()
+    settings = check_store(Settings.from_environment())
     declared = load_pipeline(settings, arguments.pipeline)
     check_sql(declared)
     train(spark_session(f"almanac train {declared.name}"), settings, declared)

@@ -25,7 +25,9 @@ def check_store(settings: Settings) -> Settings:
 
 
 def explained(err: Exception, settings: Settings) -> AlmanacError:
-    """An error of ours for one that nothing else gave its words."""
+    """An error of ours as it is; for any other, which nothing else gave its words, one of ours."""
+    if isinstance(err, AlmanacError):
+        return err
     if isinstance(err, OSError) and (err.filename or err.errno in (*_REFUSED, *_FULL)):
         where, found = str(err.filename or settings.store), err.strerror or type(err).__name__
         if err.errno in _REFUSED:

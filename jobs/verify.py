@@ -8,6 +8,7 @@ from functools import cache
 from jobs.arguments import exit_with, job_arguments, parse_date
 from jobs.session import spark_session
 from jobs.stages import gate, planned
+from jobs.unexpected import check_store
 from jobs.verification import verify
 from jobs.watching import watched
 from schemas.settings import Settings
@@ -17,7 +18,7 @@ def main() -> None:
     parser = job_arguments(__doc__ or "")
     parser.add_argument("--gate", action="store_true", help="exit 3 where the verdict is FAIL")
     arguments = parser.parse_args()
-    settings, name, date = Settings.from_environment(), arguments.pipeline, parse_date(arguments.date)
+    settings, name, date = check_store(Settings.from_environment()), arguments.pipeline, parse_date(arguments.date)
     with watched(settings, name, "verify", date=date, run_id=arguments.run_id) as watch:
         plan = watch.of(planned(settings, name, date, arguments.run_id))
         spark = cache(lambda: spark_session(f"almanac verify {plan.run_id}"))

@@ -1,13 +1,8 @@
 """What is wrong with a backfill, in one clear error each: its exit code, its words, and that nothing was changed."""
 
 import json
-import os
-import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
@@ -16,10 +11,29 @@ from jobs.cli import main
 from lookup.store import Store
 from lookup.turns import PENDING_FILE, only_backfill
 from schemas.settings import Settings
-from tests.flights import rewrite
-from tests.jobs.runs import PIPELINE, flights_file
+from tests.jobs.refusals import (
+    Case,
+    bad_sql,
+    bundle_folder,
+    cut_file,
+    damaged_bundle,
+    empty_partition,
+    files_of,
+    gap_in_the_log,
+    half_written,
+    hole,
+    is_like,
+    no_bundle,
+    no_source,
+    nothing,
+    one_name_twice,
+    other_outputs,
+    small_disk,
+    store_is_a_file,
+    unknown_key,
+)
+from tests.jobs.runs import PIPELINE
 
-NOBODY = "redis://127.0.0.1:1"  # no server answers there
 DAYS = ("--from", "2013-01-04", "--to", "2013-01-05")
 LATER = ("--from", "2013-01-18", "--to", "2013-01-19")
 
@@ -36,18 +50,6 @@ Backfill = Callable[..., Shown]
 
 
 @pytest.fixture
-def place(trained_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The trained pipeline in a folder of the test's own, where every command finds it; no Redis."""
-    root = tmp_path / "team"
-    shutil.copytree(trained_workspace, root)
-    settings = Settings(pipelines=root / "dags", store=root / "store", redis_url=NOBODY)
-    monkeypatch.setenv("ALMANAC_PIPELINES", str(settings.pipelines))
-    monkeypatch.setenv("ALMANAC_STORE", str(settings.store))
-    monkeypatch.setenv("ALMANAC_REDIS_URL", NOBODY)
-    return settings
-
-
-@pytest.fixture
 def backfill(place: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Backfill:
     def backfill(*arguments: str) -> Shown:
         monkeypatch.setattr(sys, "argv", ["almanac", "backfill", *arguments])
@@ -59,166 +61,98 @@ def backfill(place: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     return backfill
 
 
-def _folder(settings: Settings) -> Path:
-    return settings.pipelines / PIPELINE
-
-
-def _bundle(settings: Settings) -> Path:
-    bundles = Store(settings.store, PIPELINE).bundles
-    return bundles / (bundles / "latest.txt").read_text().strip()
-
-
-def _nothing(_: Settings) -> None:
-    pass
-
-
-def _unknown_key(settings: Settings) -> None:
-    rewrite(_folder(settings) / "pipeline.yaml", ("owner: flight", "ownr: flight"))
-
-
-def _bad_sql(settings: Settings) -> None:
-    rewrite(_folder(settings) / "features.sql", ("FROM flights", "FROM flight"))
-
-
-def _no_bundle(settings: Settings) -> None:
-    shutil.rmtree(Store(settings.store, PIPELINE).bundles)
-
-
-def _damaged_bundle(settings: Settings) -> None:
-    model = _bundle(settings) / "model.txt"
-    model.write_bytes(model.read_bytes()[:-10])
-
-
-def _other_outputs(settings: Settings) -> None:
-    rewrite(_folder(settings) / "pipeline.yaml", ("default: {score: 0.25}", "default: {delay: 0.25}"))
-
-
-def _store_is_a_file(settings: Settings) -> None:
-    shutil.rmtree(settings.store)
-    settings.store.write_text("")
-
-
-def _half_written(settings: Settings) -> None:
-    (flights_file(settings).parent / "_temporary").mkdir()
-
-
-def _hole(settings: Settings) -> None:
-    for day in ("2013-01-06", "2013-01-19"):
-        shutil.rmtree(settings.root / "data" / "flights" / f"date={day}")
-
-
-def _no_source(settings: Settings) -> None:
-    shutil.rmtree(settings.root / "data" / "planes")
-
-
-def _empty_partition(settings: Settings) -> None:
-    (settings.root / "data" / "flights" / "date=2013-01-18" / "part-0.parquet").unlink()
-
-
-def _cut_file(settings: Settings) -> None:
-    (settings.root / "data" / "flights" / "date=2013-01-18" / "part-0.parquet").write_bytes(b"PAR1")
-
-
-def _gap_in_the_log(settings: Settings) -> None:
-    log = Store(settings.store, PIPELINE).folder / "releases"
-    log.mkdir()
-    (log / "00000002.json").write_text("{}")
-
-
-class Case(NamedTuple):
-    """One thing that is wrong: how it came so, the arguments, the exit code, and the error's line."""
-
-    arrange: Callable[[Settings], None]
-    arguments: tuple[str, ...]
-    code: int
-    line: str
-
-
 # {root} and {bundle} are filled in; ... stands for what differs from machine to machine.
 CASES = {
     "dates reversed": Case(
-        _nothing,
+        nothing,
         (PIPELINE, "--from", "2013-01-06", "--to", "2013-01-05"),
         2,
         "✗ --from: 2013-01-06 is after --to 2013-01-05; expected the earlier one first [CLI_RANGE]",
     ),
     "no date": Case(
-        _nothing,
+        nothing,
         (PIPELINE, "--from", "5.1.2013", "--to", "2013-01-05"),
         2,
         "✗ --from: '5.1.2013'; expected a day as YYYY-MM-DD [CLI_DATE]",
     ),
     "no such day": Case(
-        _nothing,
+        nothing,
         (PIPELINE, "--from", "2013-02-01", "--to", "2013-02-30"),
         2,
         "✗ --to: '2013-02-30'; expected a day as YYYY-MM-DD [CLI_DATE]",
     ),
     "before all records": Case(
-        _nothing,
+        nothing,
         (PIPELINE, "--from", "0001-01-01", "--to", "2013-01-05"),
         2,
         "✗ --from: '0001-01-01'; expected a day from 1900 on [CLI_DATE]",
     ),
     "future date": Case(
-        _nothing,
+        nothing,
         (PIPELINE, "--from", "2013-01-04", "--to", "2999-01-01"),
         2,
         "✗ --to: 2999-01-01; expected ... or earlier [CLI_DATE_FUTURE]",
     ),
     "unknown pipeline": Case(
-        _nothing,
+        nothing,
         ("flight_dely", *DAYS),
         2,
         "✗ pipeline 'flight_dely': not declared; did you mean 'flight_delay'?; expected one of flight_delay "
         "[CFG_NOT_FOUND]",
     ),
+    "two pipelines with one name": Case(
+        one_name_twice,
+        ("other", *DAYS),
+        2,
+        "✗ other/pipeline.yaml...'flight_delay', which another folder declares too; expected the folder's name, "
+        "'other' [CFG_NAME]",
+    ),
     "broken declaration": Case(
-        _unknown_key,
+        unknown_key,
         (PIPELINE, *DAYS),
         2,
         "✗ flight_delay/pipeline.yaml:4: ownr: unknown key; did you mean 'owner'? [CFG_UNKNOWN_KEY]",
     ),
     "SQL of an undeclared table": Case(
-        _bad_sql,
+        bad_sql,
         (PIPELINE, *DAYS),
         2,
         "✗ flight_delay/features.sql:11: table 'flight'; expected a declared source: airports, flights, planes, "
         "weather [SQL_TABLE]",
     ),
     "nothing trained": Case(
-        _no_bundle,
+        no_bundle,
         (PIPELINE, *DAYS),
         2,
         "✗ flight_delay/pipeline.yaml: models.champion.bundle: no bundle in {root}/store/flight_delay/bundles; "
         "expected one; train it first [BUNDLE_NOT_FOUND]",
     ),
     "unknown model": Case(
-        _nothing,
+        nothing,
         (PIPELINE, *DAYS, "--model", "2013-01-02-abcdefabcdef"),
         2,
         "✗ --model: no bundle '2013-01-02-abcdefabcdef'; expected one of {bundle} [BUNDLE_NOT_FOUND]",
     ),
     "no model at the path": Case(
-        _nothing,
+        nothing,
         (PIPELINE, *DAYS, "--model", "/nowhere/2013-01-02-abcdefabcdef"),
         2,
         "✗ --model: no folder /nowhere/2013-01-02-abcdefabcdef; expected a bundle's folder [BUNDLE_NOT_FOUND]",
     ),
     "damaged model": Case(
-        _damaged_bundle,
+        damaged_bundle,
         (PIPELINE, *DAYS),
         2,
         "✗ bundle {bundle}: model.txt: ... bytes; expected ...: truncated or changed [BUNDLE_CHECKSUM]",
     ),
     "declaration of another model": Case(
-        _other_outputs,
+        other_outputs,
         (PIPELINE, *DAYS),
         2,
         "✗ flight_delay/pipeline.yaml: fallback.default: outputs delay; expected score [CFG_INVALID]",
     ),
     "no model as old as that": Case(
-        _nothing,
+        nothing,
         (PIPELINE, *DAYS, "--model", "as-of"),
         2,
         "✗ 2013-01-04: --model as-of: no bundle in {root}/store/flight_delay/bundles whose days all lie before "
@@ -226,62 +160,62 @@ CASES = {
         "for all [BACKFILL_MODEL]",
     ),
     "before the data begins": Case(
-        _nothing,
+        nothing,
         (PIPELINE, "--from", "2012-12-30", "--to", "2012-12-31"),
         2,
         "✗ 2012-12-30: source 'flights': no partition date=2012-12-30 (and on 1 more dates); expected it under "
         "{root}/data/flights; newest is date=2013-01-20 [IN_STALE]",
     ),
     "a source missing in the middle": Case(
-        _hole,
+        hole,
         (PIPELINE, *LATER),
         2,
         "✗ 2013-01-18: source 'flights': no partition date=2013-01-19 (and on 1 more dates); expected it under "
         "{root}/data/flights; newest is date=2013-01-20 [IN_STALE]",
     ),
     "a source half written": Case(
-        _half_written,
+        half_written,
         (PIPELINE, "--from", "2013-01-05", "--to", "2013-01-05"),
         2,
         "✗ source 'flights' date=2013-01-05: {root}/data/flights/date=2013-01-05/_temporary: a write did "
         "not finish; expected a finished folder [IN_INCOMPLETE]",
     ),
     "no such source": Case(
-        _no_source,
+        no_source,
         (PIPELINE, *DAYS),
         2,
         "✗ 2013-01-04: source 'planes': no such file or folder: {root}/data/planes (and on 1 more dates); expected "
         "the source's path [IN_NOT_FOUND]",
     ),
     "an empty partition": Case(
-        _empty_partition,
+        empty_partition,
         (PIPELINE, "--from", "2013-01-18", "--to", "2013-01-18"),
         2,
         "✗ source 'flights' date=2013-01-18: no data file in {root}/data/flights/date=2013-01-18; expected "
         "at least one [IN_EMPTY]",
     ),
     "a file cut off": Case(
-        _cut_file,
+        cut_file,
         (PIPELINE, "--from", "2013-01-18", "--to", "2013-01-18"),
         2,
         "✗ source 'flights' {root}/data/flights/date=2013-01-18/part-0.parquet: Parquet file size is 4 "
         "bytes, smaller than the minimum file footer (8 bytes); expected a Parquet file [IN_BAD_FILE]",
     ),
     "store is a file": Case(
-        _store_is_a_file,
+        store_is_a_file,
         (PIPELINE, *DAYS),
         2,
         "✗ {root}/store: is a file, not a folder; expected a folder to write in: correct ALMANAC_STORE, or the rights "
         "of this path [ENV_STORE]",
     ),
     "an entry of the log is missing": Case(
-        _gap_in_the_log,
+        gap_in_the_log,
         (PIPELINE, *DAYS),
         2,
         "✗ 2013-01-04: {root}/store/flight_delay/releases/00000002.json: ... (and on 1 more dates)... [LOG_FORMAT]",
     ),
     "Redis away, and the newest is to be published": Case(
-        _nothing,
+        nothing,
         (PIPELINE, *DAYS, "--publish-latest"),
         1,
         "✗ ...127.0.0.1:1...: [Errno 111] Connection refused; expected a Redis that answers [STORE_DOWN]",
@@ -293,38 +227,17 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_backfill_that_cannot_be_says_why_and_changes_nothing(place: Settings, backfill: Backfill, name: str) -> None:
     case = CASES[name]
-    bundle = _bundle(place).name
+    bundle = bundle_folder(place).name
     case.arrange(place)
-    before = _files(place.root)
+    before = files_of(place.root)
 
     shown = backfill(*case.arguments)
 
     wanted = case.line.format(root=place.root, bundle=bundle)
     assert shown.code == case.code, shown
-    assert any(_is_like(line, wanted) for line in shown.err), shown.err
+    assert any(is_like(line, wanted) for line in shown.err), shown.err
     assert "Traceback" not in shown.out + "\n".join(shown.err)
-    assert _files(place.root) == before
-
-
-def _is_like(line: str, wanted: str) -> bool:
-    """Whether the line has the parts of what is wanted in their order, from its beginning to its end."""
-    at = 0
-    parts = wanted.split("...")
-    for part in parts:
-        found = line.find(part, at)
-        if found < 0 or (at == 0 and found > 0):
-            return False
-        at = found + len(part)
-    return at == len(line)
-
-
-def _files(root: Path) -> dict[str, bytes]:
-    """Every file but the locks, which are there for good."""
-    return {
-        str(path.relative_to(root)): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and not path.name.endswith(".lock")
-    }
+    assert files_of(place.root) == before
 
 
 def test_a_date_left_out_is_told_by_the_command_line(backfill: Backfill) -> None:
@@ -375,30 +288,9 @@ def test_without_redis_dates_are_archived_and_an_erasure_that_has_not_ended_is_w
     assert [str(release.date) for release in Store(place.store, PIPELINE).releases()] == ["2013-01-05"]
 
 
-@contextmanager
-def _disk(folder: Path, size_bytes: int) -> Iterator[Callable[..., None]]:
-    """The folder on a disk of its own, which can be mounted anew; only root may."""
-    if os.getuid() != 0 or not shutil.which("mount"):
-        pytest.skip("only root mounts a small disk")
-
-    def mount(options: str, *more: str) -> None:
-        command = ["mount", "-t", "tmpfs", *more, "-o", options, "tmpfs", str(folder)]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
-        if ended.returncode:
-            pytest.skip(f"no small disk: {ended.stderr.strip()}")
-
-    kept = folder.with_name("kept")
-    shutil.copytree(folder, kept)
-    mount(f"size={size_bytes}")
-    with ExitStack() as stack:
-        stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=True)
-        shutil.copytree(kept, folder, dirs_exist_ok=True)
-        yield lambda options: mount(f"remount,{options}")
-
-
 @pytest.mark.spark
 def test_a_read_only_store_stops_it_before_the_first_date(place: Settings, backfill: Backfill) -> None:
-    with _disk(place.store, 64 << 20) as remount:
+    with small_disk(place.store, 64 << 20) as remount:
         remount("ro")
         shown = backfill(PIPELINE, *DAYS)
     assert shown.code == 2
@@ -413,8 +305,8 @@ def test_a_read_only_store_stops_it_before_the_first_date(place: Settings, backf
 def test_a_disk_without_room_stops_it_and_nothing_half_written_is_left(
     place: Settings, backfill: Backfill, spark: object
 ) -> None:
-    used = sum(len(content) + 4096 for content in _files(place.store).values())
-    with _disk(place.store, used + (96 << 10)):
+    used = sum(len(content) + 4096 for content in files_of(place.store).values())
+    with small_disk(place.store, used + (96 << 10)):
         shown = backfill(PIPELINE, "--from", "2013-01-04", "--to", "2013-01-09")
         runs = [path.name for path in (place.store / PIPELINE / "runs").iterdir()]
         whole = {release.run_id for release in Store(place.store, PIPELINE).releases()}
