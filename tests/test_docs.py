@@ -31,6 +31,8 @@ from schemas.head import ColumnSpec, Head
 from schemas.keys import head_key
 from schemas.pipeline import Pipeline
 from schemas.row import encode_rows
+from tests.jobs.test_backfill_refusals import CASES
+from tests.jobs.test_stage_refusals import CHECKED
 from tests.lookup.given import GivenRows
 
 ROOT = Path(__file__).parent.parent
@@ -115,6 +117,15 @@ def _is_code(node: ast.AST, pattern: str) -> typing.TypeGuard[ast.Constant]:
 def test_every_error_code_is_documented_and_no_other() -> None:
     told = [row[0].strip("`") for row in rows_of("errors.md")]
     assert sorted(told) == sorted(codes_in_code())
+
+
+def test_what_a_dag_and_a_backfill_refuse_is_listed_with_the_code_of_its_error() -> None:
+    table = (ROOT / "docs" / "airflow.md").read_text().partition("| what is wrong |")[2].splitlines()
+    cells = ([cell.strip(" |") for cell in row.split(" | ")] for row in table)
+    told = {name: codes for name, *codes in cells}
+    for column, cases in enumerate((CHECKED, CASES)):
+        for name, case in cases.items():
+            assert told[name][column].startswith(f"`{case.error}`"), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
