@@ -66,9 +66,7 @@ def _run_job(name: str, *arguments: str) -> str:
         AirflowException: a retry may help.
     """
     ended = call_job(_settings(), name, *arguments, log=logger.info)
-    if ended.code == 0:
-        return ended.line
-    raise (AirflowFailException if ended.is_final else AirflowException)(str(ended))
+    return ended.result(final=AirflowFailException, retried=AirflowException)
 
 
 def _release(pipeline: str) -> Asset:

@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from jobs import access, diffing, filling, overriding, recovery, serving
+from jobs import access, diffing, filling, maintaining, overriding, recovery, serving
 from jobs.arguments import parse_date
 from jobs.console import Console
 from jobs.logs import set_up_logs
@@ -117,24 +117,6 @@ def lookup(
     ]
     console.table(["id", "status", *names, "release", "model", "scored at"], cells)
     console.result([msgspec.structs.asdict(answer) for answer in answers])
-
-
-@app.command()
-def releases(pipeline: PipelineName, as_json: Json = False) -> None:
-    """List the releases of a pipeline and which one is live."""
-    from lookup.store import Store
-    from schemas.declared import load_pipeline
-
-    console, settings = Console(as_json=as_json), check_store(Settings.from_environment())
-    load_pipeline(settings, pipeline)
-    store = Store(settings.store, pipeline)
-    found = store.releases()
-    if not found:
-        console.say(f"no release yet: almanac run {pipeline} --date YYYY-MM-DD")
-    else:
-        rows = [(r.number, r.state, r.date, r.run_id, f"{r.committed_at:%Y-%m-%d %H:%M:%S}Z") for r in reversed(found)]
-        console.table(["release", "state", "date", "run", "committed"], rows)
-    console.result([{**r.model_dump(mode="json"), "path": str(store.run_folder(r.run_id))} for r in found])
 
 
 @app.command()
@@ -264,9 +246,11 @@ _elsewhere: tuple[Callable[..., None], ...] = (
     serving.serve,
     diffing.diff,
     overriding.override,
+    recovery.releases,
     recovery.plan,
     recovery.restore,
     recovery.erase,
+    maintaining.maintain,
     access.key,
     access.acl,
     access.misses,

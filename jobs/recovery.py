@@ -1,4 +1,4 @@
-"""The commands about what is kept: an entity is erased, a lost Redis restored, the memory of a version told."""
+"""The commands about what is kept: releases listed, an entity erased, a Redis restored, a version's memory told."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,6 +15,36 @@ from schemas.settings import Settings
 if TYPE_CHECKING:
     from lookup.capacity import Plan
     from lookup.table import RedisTable
+
+
+def releases(pipeline: PipelineName, as_json: Json = False) -> None:
+    """List the releases of a pipeline, which one is live, and of which the files were removed."""
+    from lookup.store import Store
+    from schemas.declared import load_pipeline
+
+    console, settings = Console(as_json=as_json), check_store(Settings.from_environment())
+    load_pipeline(settings, pipeline)
+    store = Store(settings.store, pipeline)
+    found = store.releases()
+    removed = {each.run_id: note.removed_at.date() for each in found if (note := store.removed(each.run_id))}
+    if not found:
+        console.say(f"no release yet: almanac run {pipeline} --date YYYY-MM-DD")
+    else:
+        rows = [
+            (each.number, each.state, each.date, each.run_id, f"{each.committed_at:%Y-%m-%d %H:%M:%S}Z",
+             *([removed.get(each.run_id)] if removed else []))
+            for each in reversed(found)
+        ]  # fmt: skip
+        console.table(["release", "state", "date", "run", "committed", *(["removed"] if removed else [])], rows)
+    told = [
+        {
+            **each.model_dump(mode="json"),
+            "path": str(store.run_folder(each.run_id)),
+            "removed": removed.get(each.run_id),
+        }
+        for each in found
+    ]
+    console.result(told)
 
 
 def erase(

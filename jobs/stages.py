@@ -4,7 +4,6 @@ import datetime as dt
 import logging
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from jobs.bundles import Bundle
 from jobs.carrying import base_run
 from jobs.lineup import Lineup, declared_lineup
 from jobs.snapshot import Snapshot, take_snapshot
+from lookup.removing import DAMAGED, STAGING, clear_leftovers
 from lookup.store import Store
 from schemas.content import canonical_json, sha256_text, write_atomically
 from schemas.declared import DeclaredPipeline, load_pipeline
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 logger = logging.getLogger(__name__)
-
-_STAGING, _DAMAGED = ".staging-", ".damaged-"
-_LEFTOVER_SECONDS = 86_400.0
 
 # A stage asks for Spark only when it has work for it: a run that is already done starts no JVM.
 GetSpark = Callable[[], "SparkSession"]
@@ -122,11 +119,13 @@ def score(plan: Plan, spark: GetSpark) -> RunManifest:
     store, run_id = plan.store, plan.run_id
     folder = store.run_folder(run_id)
     if manifest := _whole(store, run_id):
+        with suppress(OSError):  # a store that cannot be written is not maintained either
+            (folder / MANIFEST_FILE).touch()  # it is in use: maintenance counts its days from here
         logger.info("run %s: scored already, %d entities", run_id, manifest.counts.scored)
         return manifest
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(folder.parent)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{_STAGING}{run_id}-"))
+    clear_leftovers(folder.parent, dt.datetime.now(dt.UTC))
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{STAGING}{run_id}-"))
     staging.chmod(0o755)
     try:
         from jobs.staging import stage  # it loads Spark, which a run that is already done does not need
@@ -148,14 +147,6 @@ def score(plan: Plan, spark: GetSpark) -> RunManifest:
     return manifest
 
 
-def _clear_leftovers(runs: Path) -> None:
-    """Remove what killed attempts left, once no attempt can still be at work on it."""
-    for path in (*runs.glob(f"{_STAGING}*"), *runs.glob(f"{_DAMAGED}*")):
-        with suppress(FileNotFoundError):  # another attempt may clear at the same time
-            if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)
-
-
 def _whole(store: Store, run_id: str) -> RunManifest | None:
     """The manifest of a run that is staged with every file as it says; another attempt may have been faster."""
     if not (store.run_folder(run_id) / MANIFEST_FILE).is_file():
@@ -169,7 +160,7 @@ def _move_into_place(staging: Path, store: Store, manifest: RunManifest) -> RunM
     folder = store.run_folder(manifest.run_id)
     if folder.exists():
         logger.warning("run %s: its files were damaged and are made again", manifest.run_id)
-        aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_DAMAGED))
+        aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=DAMAGED))
         folder.rename(aside / folder.name)
         shutil.rmtree(aside, ignore_errors=True)
     try:

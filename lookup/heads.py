@@ -1,6 +1,9 @@
 """The head of a run: what its readers must know, from its manifest and the log entry that it is served under."""
 
+from collections.abc import Sequence
+
 from lookup.log import entry_for
+from schemas.errors import Problem, RefusedError
 from schemas.head import Head
 from schemas.release import Event, LogEntry, Release, ReleaseState
 from schemas.run import PRIORS, RunManifest, columns_of
@@ -33,3 +36,19 @@ def head_of(manifest: RunManifest, entry: LogEntry, *, version: int) -> Head:
         priors=sum(file.rows for file in manifest.files_in(PRIORS)),
         serving=manifest.serving,
     )
+
+
+def refuse_foreign(head: Head, entries: Sequence[LogEntry]) -> None:
+    """Refuse a head that another store published: what is under it is not ours to judge or to change.
+
+    Args:
+        head: As Redis has it.
+        entries: Of this store's log.
+
+    Raises:
+        RefusedError: no entry is of it.
+    """
+    if all((entry.token, entry.run_id) != (head.token, head.run_id) for entry in entries):
+        where = f"table '{head.table}'"
+        found = f"release {head.release} of run {head.run_id}, which is not in this store's log"
+        raise RefusedError(Problem("STORE_FOREIGN", where, found, "a table that this store publishes alone"))

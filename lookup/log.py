@@ -74,14 +74,20 @@ def commit_of(entries: Sequence[LogEntry], run_id: str) -> LogEntry | None:
     return next((entry for entry in reversed(entries) if entry.event is Event.COMMIT and entry.run_id == run_id), None)
 
 
-def live_before(entries: Sequence[LogEntry]) -> int | None:
-    """The release that was live before the live one. What a rollback left behind does not count."""
+def live_path(entries: Sequence[LogEntry]) -> list[int]:
+    """The releases that rollbacks lead back through, oldest first, to the live one. What one left does not count."""
     path: list[int] = []
     for entry in entries:
         if entry.event is Event.ROLLBACK and entry.release in path:
             del path[path.index(entry.release) :]
         if entry.event is not Event.COMMIT:
             path.append(entry.release)
+    return path
+
+
+def live_before(entries: Sequence[LogEntry]) -> int | None:
+    """The release that was live before the live one."""
+    path = live_path(entries)
     return path[-2] if len(path) > 1 else None
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from lookup.erasing import end_pending
-from lookup.heads import head_of
+from lookup.heads import head_of, refuse_foreign
 from lookup.holding import Holding
 from lookup.loader import in_threads
 from lookup.rows import StoredRows, checksum
@@ -208,15 +208,8 @@ class Publisher:
     def _preflight(self) -> None:
         """Refuse a Redis that could drop predictions, and one whose head another store published."""
         self._table.preflight()
-        head = self._table.head()
-        if head and all(
-            (entry.token, entry.run_id) != (head.token, head.run_id) for entry in self._store.log.entries()
-        ):
-            where, found = (
-                f"table '{head.table}'",
-                f"release {head.release} of run {head.run_id}, which is not in this store's log",
-            )
-            raise RefusedError(Problem("STORE_FOREIGN", where, found, "a table that this store publishes alone"))
+        if head := self._table.head():
+            refuse_foreign(head, self._store.log.entries())
         if pending(self._store.folder):
             end_pending(self._store, self._table)
 

@@ -12,6 +12,7 @@ from schemas.content import canonical_json, sha256_file, sha256_text
 from schemas.errors import InputError, Problem, RefusedError
 from schemas.release import Event, LogEntry, Release, ReleaseState
 from schemas.report import Override, Report
+from schemas.retention import REMOVED_FOLDER, RemovedRun
 from schemas.run import MANIFEST_FILE, OVERRIDE_FILE, PREDICTIONS, REPORT_FILE, RunManifest
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -32,13 +33,28 @@ class Store:
     def run_folder(self, run_id: str) -> Path:
         return self.folder / "runs" / run_id
 
+    def removal_file(self, run_id: str) -> Path:
+        """What is known of a run whose files were removed."""
+        return self.folder / REMOVED_FOLDER / f"{run_id}.json"
+
+    def removed(self, run_id: str) -> RemovedRun | None:
+        """When and why the files of a run were removed; None where they are there, or nobody noted that.
+
+        Raises:
+            InputError: the note is damaged.
+        """
+        path = self.removal_file(run_id)
+        if self.run_folder(run_id).exists() or not path.is_file():
+            return None
+        return _read(RemovedRun, path, "what `almanac maintain` wrote")
+
     def manifest(self, run_id: str) -> RunManifest:
         """The manifest of a staged run.
 
         Raises:
-            InputError: the run is not there or its manifest is damaged.
+            InputError: the run is not there, was removed, or its manifest is damaged.
         """
-        return _read(RunManifest, self.run_folder(run_id) / MANIFEST_FILE, "a staged run; score it first")
+        return self._of_run(RunManifest, run_id, MANIFEST_FILE, "a staged run; score it first")
 
     def report(self, run_id: str) -> Report:
         """The verification report of a run.
@@ -46,7 +62,7 @@ class Store:
         Raises:
             InputError: there is none, or it is damaged.
         """
-        return _read(Report, self.run_folder(run_id) / REPORT_FILE, "a verified run; verify it first")
+        return self._of_run(Report, run_id, REPORT_FILE, "a verified run; verify it first")
 
     def override(self, run_id: str) -> Override | None:
         """Who let a blocked run through, and why; None where nobody did.
@@ -56,6 +72,15 @@ class Store:
         """
         path = self.run_folder(run_id) / OVERRIDE_FILE
         return _read(Override, path, "what `almanac override` wrote") if path.is_file() else None
+
+    def _of_run(self, model: type[_Model], run_id: str, name: str, expected: str) -> _Model:
+        path = self.run_folder(run_id) / name
+        if not path.is_file() and (removed := self.removed(run_id)):
+            release = f" (release {removed.release})" if removed.release else ""
+            found = f"removed by retention on {removed.removed_at.date()}: {removed.why}"
+            again = f"a run that is kept; `almanac run {self.pipeline} --date {run_id[:10]}` scores that day again"
+            raise InputError(Problem("OUT_REMOVED", f"{self.pipeline} run {run_id}{release}", found, again))
+        return _read(model, path, expected)
 
     def latest_run(self) -> RunManifest:
         """The run that was scored last.

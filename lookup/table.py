@@ -164,20 +164,31 @@ class RedisTable:
         """Every version whose loading has begun and was not brought to its end; one loaded in place is both."""
         return self._versions.loading()
 
+    def dropping(self) -> dict[int, Head]:
+        """Every version that was claimed for removal, and has keys still."""
+        return self._versions.dropping()
+
+    def removable(self, *, keep: int, grace_seconds: int) -> list[Head]:
+        """The versions that nobody can be reading, as `retire` removes them."""
+        live = self.head()
+        if live is None:
+            return []
+        left, versions = self._versions.left(), self._listed()
+        old = removable(versions, live, left, keep=keep, grace_seconds=grace_seconds)
+        return [versions[version] for version in old]
+
     def retire(self, *, keep: int, grace_seconds: int) -> list[int]:
         """Remove the versions that nobody can be reading, by the names of their buckets, and say which.
 
         Kept are the live one, the `keep - 1` that were live last, and any that left less than `grace_seconds` ago.
         A version that never was live is removed once the head has a larger token: its publisher is fenced out.
         """
-        live = self.head()
-        if live is None:
+        if self.head() is None:
             return []
-        for head in self._versions.dropping().values():
+        for head in self.dropping().values():
             self._unlink(head)  # of a publisher that was killed while it dropped
-        left, versions = self._versions.left(), self._listed()
-        old = removable(versions, live, left, keep=keep, grace_seconds=grace_seconds)
-        return [version for version in old if self.drop(versions[version])]
+        old = self.removable(keep=keep, grace_seconds=grace_seconds)
+        return [head.version for head in old if self.drop(head)]
 
     def drop(self, head: Head) -> bool:
         """Remove a version's rows; False, and nothing is removed, where readers follow it or it is gone."""

@@ -28,8 +28,13 @@ class Wanted(NamedTuple):
 
 
 @contextmanager
-def alone(folder: Path, *, seconds: float = WAIT_SECONDS) -> Iterator[None]:
-    """One erasure at a time, and no publication beside it: either would bring back what an erasure removes.
+def alone(folder: Path, *, seconds: float = WAIT_SECONDS, again: str = "erase again") -> Iterator[None]:
+    """One who removes at a time, and no publication beside it: either would bring back what an erasure removes.
+
+    Args:
+        folder: Of the pipeline.
+        seconds: How long the others are waited for.
+        again: What to do where they do not end.
 
     Raises:
         UnavailableError: the others do not end within that time.
@@ -37,7 +42,7 @@ def alone(folder: Path, *, seconds: float = WAIT_SECONDS) -> Iterator[None]:
     with _open(folder) as file:
         if not _taken(file, fcntl.LOCK_EX, seconds):
             found = f"a publication or another erasure goes on for {seconds:.0f} s"
-            raise UnavailableError(Problem("ERASE_BUSY", str(folder), found, "its end; erase again"))
+            raise UnavailableError(Problem("ERASE_BUSY", str(folder), found, f"its end; {again}"))
         yield
 
 
@@ -81,6 +86,15 @@ def only_backfill(folder: Path, who: str) -> Iterator[None]:
         file.write(f"{who}\n")
         file.flush()
         yield
+
+
+def is_filling(folder: Path) -> bool:
+    """Whether a backfill of the pipeline is under way."""
+    try:
+        with (folder / _BACKFILL_LOCK_FILE).open() as file:
+            return not _taken(file, fcntl.LOCK_SH, 0)
+    except FileNotFoundError:
+        return False
 
 
 def pending(folder: Path) -> list[Wanted]:

@@ -36,12 +36,12 @@ class DeclaredPipeline:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that is declared of predictions: not when Airflow runs it, and not what says the default.
+        """SHA-256 of all that is declared of predictions: not when they run or how long they stay, and no default.
 
         So a key that a later Almanac knows makes no other run of what was declared before; a default that changes its
         meaning has to be a new `RUN_FORMAT`.
         """
-        pipeline = self.pipeline.model_dump(mode="json", exclude_defaults=True, exclude={"airflow"})
+        pipeline = self.pipeline.model_dump(mode="json", exclude_defaults=True, exclude={"airflow", "retention"})
         suites = self.suites.model_dump(mode="json", exclude_defaults=True)
         return sha256_text(canonical_json([pipeline, self.features_sql, suites]))
 

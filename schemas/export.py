@@ -10,6 +10,7 @@ from schemas.head import Head
 from schemas.pipeline import Pipeline
 from schemas.release import LogEntry
 from schemas.report import Report
+from schemas.retention import RemovedRun
 from schemas.run import RunManifest
 
 _CONTRACTS: dict[str, type[BaseModel]] = {
@@ -20,6 +21,7 @@ _CONTRACTS: dict[str, type[BaseModel]] = {
     "report": Report,
     "log-entry": LogEntry,
     "head": Head,
+    "removed-run": RemovedRun,
 }
 
 

@@ -38,6 +38,17 @@ class Ended(NamedTuple):
         """Whether a retry would end the same way."""
         return self.code in NO_RETRY
 
+    def result(self, *, final: type[Exception], retried: type[Exception]) -> str:
+        """The line that it printed.
+
+        Args:
+            final: Raised where it failed and a retry would end the same way.
+            retried: Raised where one may help.
+        """
+        if self.code == 0:
+            return self.line
+        raise (final if self.is_final else retried)(str(self))
+
     def __str__(self) -> str:
         return "\n".join(bounded(self.reasons)) or f"{self.name} ended with exit code {self.code}; see the log above"
 

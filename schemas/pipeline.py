@@ -10,8 +10,12 @@ from pydantic import Field, field_validator, model_validator
 from schemas.checks import Checks, Quarantine, Rule
 from schemas.models import Models
 from schemas.publication import Fallback, Freshness, Publish
+from schemas.retention import Retention
 from schemas.scheduling import Airflow
 from schemas.strict import Column, Declared, Name, invalid
+
+# The DAG `almanac_<name>` is not a pipeline's.
+MAINTENANCE = "maintenance"
 
 ColumnType = Literal["string", "int32", "int64", "float32", "float64", "bool", "date", "timestamp"]
 
@@ -175,6 +179,7 @@ class Pipeline(Declared):
     fallback: Fallback = Fallback()
     freshness: Freshness = Freshness()
     publish: Publish = Publish()
+    retention: Retention = Retention()
     airflow: Airflow = Airflow()
 
     @model_validator(mode="after")
@@ -230,6 +235,8 @@ class Pipeline(Declared):
 
     @model_validator(mode="after")
     def _scheduled(self) -> "Pipeline":
+        if self.pipeline == MAINTENANCE:
+            raise invalid(f"'{MAINTENANCE}' is the name of the DAG that maintains all pipelines", "pipeline")
         if unknown := [name for name in self.airflow.assets if name not in self.sources]:
             known = ", ".join(self.sources)
             raise invalid(f"'{unknown[0]}' is not declared under sources: {known}", "airflow", "assets", unknown[0])

@@ -134,6 +134,7 @@ class RunManifest(_Record):
     layout: Layout = "bucket"
     serving: Serving = Serving()
     carried_from: CarriedFrom | None = None
+    quarantine_removed: dt.date | None = Field(None, description="When the rows set aside were removed, by their age.")
     off: dict[str, str] = Field({}, description="Kinds of checks that are switched off, each with its reason.")
     files: tuple[DataFile, ...]
     sources: tuple[SourceFile, ...]

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -14,7 +16,8 @@ def test_the_import_contracts_are_kept() -> None:
     assert "0 broken" in ended.stdout
 
 
-def test_the_dags_import_nothing_but_schemas_of_ours() -> None:
-    text = (ROOT / "dags" / "scoring.py").read_text()
+@pytest.mark.parametrize("name", ["scoring", "maintenance"])
+def test_the_dags_import_nothing_but_schemas_of_ours(name: str) -> None:
+    text = (ROOT / "dags" / f"{name}.py").read_text()
     ours = {line.split()[1].split(".")[0] for line in text.splitlines() if line.startswith(("from ", "import "))}
     assert ours & {"schemas", "validation", "lookup", "jobs"} == {"schemas"}

@@ -12,7 +12,7 @@ from schemas.declared import DeclaredPipeline, load_pipeline
 from schemas.dependencies import dependency_problems, read_pipelines
 from schemas.errors import DeclarationError
 from schemas.settings import Settings
-from tests.dags.test_scoring import DAGS, airflow  # noqa: F401  # a fixture
+from tests.dags.conftest import DAGS
 from tests.e2e.conftest import run_program
 from tests.flights import rewrite
 
@@ -170,7 +170,7 @@ CONNECTIONS: dict[str, tuple[dict[str, object] | None, str]] = {
 @pytest.mark.airflow
 @pytest.mark.parametrize("name", CONNECTIONS)
 def test_a_connection_that_airflow_would_take_for_yarn_is_refused(
-    airflow: dict[str, str],  # noqa: F811
+    airflow: dict[str, str],
     name: str,
 ) -> None:
     value, told = CONNECTIONS[name]

@@ -17,7 +17,8 @@ from lookup.connect import connect
 from lookup.store import Store
 from lookup.table import RedisTable
 from schemas.settings import Settings
-from tests.e2e.conftest import BIN, run_program
+from tests.dags.conftest import DAGS, dag_shape
+from tests.e2e.conftest import run_program
 from tests.flights import rewrite
 
 if TYPE_CHECKING:
@@ -25,57 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.airflow
 
-DAGS = Path(__file__).parent.parent.parent / "dags"
 GOLDEN = Path(__file__).parent.parent / "golden"
-FLIGHTS = "almanac_flight_delay"
-_SHAPE = """
-import json, sys
-import airflow.sdk
-from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
-from airflow.dag_processing.dagbag import DagBag
-before = set(sys.modules)
-bag = DagBag(dag_folder=sys.argv[1])
-heavy = {"pyspark", "sklearn", "great_expectations", "lightgbm", "pandas", "sqlglot", "jobs"}
-dag = bag.dags[sys.argv[2]]
-def when(schedule):
-    if schedule is None or isinstance(schedule, str):
-        return schedule
-    return {"assets": [one.name for one in schedule.asset_condition.objects], "or_at": schedule.timetable.expression}
-def late(alert):
-    told = {"calls": alert.callback.path, "with": alert.callback.kwargs}
-    return {"of": type(alert.reference).__name__, "after": str(alert.interval), **told}
-tasks = {
-    task.task_id: {
-        "operator": task.task_type,
-        "downstream": sorted(task.downstream_task_ids),
-        "retries": task.retries,
-        "delay": [str(task.retry_delay), task.retry_exponential_backoff, str(task.max_retry_delay)],
-        "pool": task.pool,
-        "one_at_a_time": task.max_active_tis_per_dag == 1,
-        "timeout": str(task.execution_timeout),
-        "inlets": [asset.name for asset in task.inlets],
-        "outlets": [asset.name for asset in task.outlets],
-        "connection": getattr(task, "_conn_id", None),
-        "arguments": getattr(task, "application_args", None),
-    }
-    for task in dag.tasks
-}
-print(json.dumps({
-    "errors": bag.import_errors,
-    "heavy": sorted(heavy & (set(sys.modules) - before)),
-    "ids": sorted(bag.dags),
-    "doc": dag.doc_md,
-    "environment": [task.env_vars for task in dag.tasks if hasattr(task, "env_vars")],
-    "dag": {
-        "schedule": when(dag.schedule), "owner": dag.owner, "tags": sorted(dag.tags),
-        "max_active_runs": dag.max_active_runs,
-        "catchup": dag.catchup, "start_date": str(dag.start_date), "end_date": str(dag.end_date),
-        "deadline": [late(one) for one in dag.deadline or ()], "params": list(dag.params), "tasks": tasks,
-    },
-}))
-"""
-
-
 # One task's function as Airflow calls it, outside of a run; what it raises decides what Airflow does next.
 _TASK = """
 import json, sys
@@ -88,33 +39,8 @@ except Exception as err:
 """
 
 
-@pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of an Airflow with its own home and a database in it."""
-    home = tmp_path_factory.mktemp("airflow")
-    environ = {
-        **os.environ,
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
-        "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps({"conn_type": "spark", "host": "local[2]"}),
-        "SPARK_LOCAL_IP": "127.0.0.1",
-    }
-    migrated = run_program("airflow", "db", "migrate", cwd=home, environ=environ)
-    assert migrated.code == 0, migrated.err
-    return environ
-
-
-def shape(environ: dict[str, str], folder: Path, dag: str = FLIGHTS) -> dict[str, object]:
-    ended = run_program("python", "-c", _SHAPE, str(folder), dag, cwd=folder, environ=environ)
-    assert ended.code == 0, ended.err
-    found: dict[str, object] = json.loads(ended.out.splitlines()[-1])
-    return found
-
-
 def test_the_dag_has_its_golden_shape_and_loads_nothing_heavy(airflow: dict[str, str]) -> None:
-    found = shape(airflow, DAGS)
+    found = dag_shape(airflow, DAGS)
     assert found["errors"] == {}
     assert found["heavy"] == []
     compare_with_golden("dag.json", found["dag"])
@@ -151,7 +77,7 @@ def test_a_dag_with_everything_that_can_be_declared_has_its_golden_shape(
     path.write_text(path.read_text().partition("\nairflow:")[0] + _EXTRAS)
     environ = airflow | {"ALMANAC_PIPELINES": str(tmp_path / "dags"), "ALMANAC_ON_LATE": "pager.call"}
 
-    found = shape(environ, tmp_path / "dags", "almanac_night_delay")
+    found = dag_shape(environ, tmp_path / "dags", "almanac_night_delay")
 
     assert (found["errors"], found["heavy"]) == ({}, [])
     compare_with_golden("dag-extras.json", found["dag"])
@@ -164,9 +90,9 @@ def test_a_broken_declaration_is_a_failing_dag_and_no_harm_to_the_others(
     shutil.copytree(tmp_path / "dags/flight_delay", tmp_path / "dags/other")
     rewrite(tmp_path / "dags/other/pipeline.yaml", ("pipeline: flight_delay", "pipeline: other"))
     rewrite(tmp_path / "dags/flight_delay/pipeline.yaml", ("bundle: latest", "bundel: latest"))
-    found = shape(airflow | {"ALMANAC_PIPELINES": str(tmp_path / "dags")}, tmp_path / "dags")
+    found = dag_shape(airflow | {"ALMANAC_PIPELINES": str(tmp_path / "dags")}, tmp_path / "dags")
     assert found["errors"] == {}
-    assert found["ids"] == ["almanac_flight_delay", "almanac_other"]
+    assert found["ids"] == ["almanac_flight_delay", "almanac_maintenance", "almanac_other"]
     assert "models.champion.bundel: unknown key; did you mean 'bundle'?" in str(found["doc"])
 
 
@@ -177,7 +103,7 @@ def release_events(airflow: dict[str, str]) -> list[dict[str, object]]:
 
 
 def test_the_password_of_redis_is_in_no_task(airflow: dict[str, str]) -> None:
-    found = shape(airflow | {"ALMANAC_REDIS_URL": "redis://almanac:s3cret@127.0.0.1/0"}, DAGS)
+    found = dag_shape(airflow | {"ALMANAC_REDIS_URL": "redis://almanac:s3cret@127.0.0.1/0"}, DAGS)
     assert "s3cret" not in str(found)
     assert "ALMANAC_STORE" in str(found["environment"])
 

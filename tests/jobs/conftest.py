@@ -1,17 +1,39 @@
-"""A test's own copy of the trained pipeline, and its own Spark session."""
+"""A test's own copy of the trained pipeline, its own Spark session, and the command line in its own folder."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from jobs.cli import app
 from schemas.settings import Settings
+from tests.flights import rewrite
 from tests.jobs.refusals import NOBODY
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+ROOT = Path(__file__).parent.parent.parent
+Almanac = Callable[..., Result]
+
+
+def declare_flights(team: Path) -> Path:
+    """Declare the demo's pipeline under the name `flights` in a team's folder, and return its pipeline.yaml."""
+    folder = shutil.copytree(ROOT / "dags" / "flight_delay", team / "dags" / "flights")
+    rewrite(folder / "pipeline.yaml", ("pipeline: flight_delay", "pipeline: flights"))
+    return folder / "pipeline.yaml"
+
+
+@pytest.fixture
+def almanac(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Almanac:
+    """The command line, in a folder and store of the test's own, on an empty Redis."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALMANAC_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("ALMANAC_REDIS_URL", redis_url)
+    return lambda *arguments: CliRunner().invoke(app, arguments)
 
 
 @pytest.fixture

@@ -3,43 +3,29 @@
 import datetime as dt
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
-from typer.testing import CliRunner, Result
 
-from jobs.cli import app
 from lookup.connect import connect
 from lookup.embedded import start, stop
 from lookup.publisher import Publisher
 from lookup.table import RedisTable
 from schemas.errors import InputError
+from tests.jobs.conftest import Almanac, declare_flights
 from tests.lookup.conftest import Staging
 
 ROOT = Path(__file__).parent.parent.parent
 GONE = "somebody-who-is-nobody-else"
 SCORES = {GONE: 0.5, **{f"UA:{number}": 0.25 for number in range(99)}}
 
-Almanac = Callable[..., Result]
-
 
 @pytest.fixture
 def staging(tmp_path: Path) -> Staging:
-    folder = tmp_path / "dags" / "flights"
-    shutil.copytree(ROOT / "dags" / "flight_delay", folder)
-    declared = folder / "pipeline.yaml"
-    declared.write_text(declared.read_text().replace("pipeline: flight_delay", "pipeline: flights"))
+    declare_flights(tmp_path)
     return Staging(tmp_path / "store")
-
-
-@pytest.fixture
-def almanac(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Almanac:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ALMANAC_STORE", str(tmp_path / "store"))
-    monkeypatch.setenv("ALMANAC_REDIS_URL", redis_url)
-    return lambda *arguments: CliRunner().invoke(app, arguments)
 
 
 @pytest.fixture

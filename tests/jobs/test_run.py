@@ -31,7 +31,7 @@ from schemas.content import sha256_file
 from schemas.declared import load_pipeline
 from schemas.errors import AlmanacError, BlockedError, DeclarationError, InputError, RefusedError, UnavailableError
 from schemas.report import Verdict
-from schemas.run import FEATURES, PREDICTIONS, QUARANTINE, REPORT_FILE, REPORT_PAGE
+from schemas.run import FEATURES, MANIFEST_FILE, PREDICTIONS, QUARANTINE, REPORT_FILE, REPORT_PAGE
 from schemas.settings import Settings
 from tests.customers import customers
 from tests.flights import FLIGHTS, rewrite
@@ -133,9 +133,12 @@ def test_an_entity_that_is_erased_while_its_run_is_verified_is_not_told_of(
 
 def test_a_second_run_does_nothing(settings: Settings) -> None:
     first = almanac(settings)
-    log = Store(settings.store, PIPELINE).log.entries()
+    store = Store(settings.store, PIPELINE)
+    log, manifest_file = store.log.entries(), store.run_folder(first.manifest.run_id) / MANIFEST_FILE
+    os.utime(manifest_file, (0, 0))
     second = almanac(settings)
     assert second.manifest == first.manifest
+    assert manifest_file.stat().st_mtime > 0  # maintenance sees that it is in use
     assert second.published is not None
     assert second.published.outcome is Outcome.ALREADY_LIVE
     assert Store(settings.store, PIPELINE).log.entries() == log

@@ -28,6 +28,11 @@ def test_the_least_declaration_has_safe_defaults() -> None:
     assert (pipeline.checks.max_quarantined, pipeline.checks.drift) == (0.05, Drift())
 
 
+def test_the_name_of_the_maintenance_dag_is_not_a_pipelines() -> None:
+    with pytest.raises(ValidationError, match="'maintenance' is the name of the DAG that maintains all pipelines"):
+        Pipeline.model_validate(LEAST | {"pipeline": "maintenance"})
+
+
 def test_a_declaration_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Pipeline.model_validate(LEAST).owner = "someone"  # type: ignore[misc]
