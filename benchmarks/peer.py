@@ -5,8 +5,9 @@ import hashlib
 import os
 import shutil
 import sys
+import sysconfig
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -96,10 +97,29 @@ def _installed() -> Path:
     Raises:
         Unmeasurable: it cannot be installed.
     """
+    return _environment_of("bench", finish=lambda _: None)
+
+
+def environment_with_ours(extra: str) -> Path:
+    """An environment with what that extra asks for, and behind it what this one has, in the same versions.
+
+    Raises:
+        Unmeasurable: it cannot be installed.
+    """
+    site = sysconfig.get_paths()["purelib"]
+
+    def lend(folder: Path) -> None:
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        (folder / "lib" / version / "site-packages" / "zz-ours.pth").write_text(f"{site}\n")
+
+    return _environment_of(extra, finish=lend)
+
+
+def _environment_of(extra: str, *, finish: Callable[[Path], None]) -> Path:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted: list[str] = project["optional-dependencies"]["bench"]
+    wanted: list[str] = project["optional-dependencies"][extra]
     cache = Path(os.environ.get(_CACHE) or Path.home() / ".cache" / "almanac-bench")
-    name = hashlib.sha256(f"{sys.version_info[:2]} {wanted}".encode()).hexdigest()[:12]
+    name = hashlib.sha256(f"{sys.version_info[:2]} {sys.prefix} {wanted}".encode()).hexdigest()[:12]
     folder = cache / f"peers-{name}"
     done = folder / ".installed"
     if done.exists():
@@ -108,6 +128,7 @@ def _installed() -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         run_command([sys.executable, "-m", "venv", folder], cwd=ROOT, environ=environment())
+        finish(folder)
         pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", *wanted]
         run_command(pip, cwd=ROOT, environ=environment(), timeout_seconds=_INSTALL_SECONDS)
     except MeasurementError as err:

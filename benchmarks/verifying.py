@@ -35,7 +35,9 @@ _WORDS = [f"c{index}" for index in range(CATEGORICAL)]
 _VALUES = [f"value {index}" for index in range(12)]
 
 
-class _Plain(yaml.SafeDumper):
+class PlainDumper(yaml.SafeDumper):
+    """Writes what the declaration's reader takes."""
+
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # no value may be an alias, whatever it is
         return True
 
@@ -125,9 +127,9 @@ def _declare(root: Path, rows: int) -> Settings:
     names = ", ".join([*_NUMBERS, *_WORDS])
     sql = f"SELECT account, {names} FROM accounts WHERE date = :ds\n"  # noqa: S608  # names of our own
     (folder / "features.sql").write_text(sql)
-    (folder / "pipeline.yaml").write_text(yaml.dump(_pipeline(root / "data", columns), Dumper=_Plain))
+    (folder / "pipeline.yaml").write_text(yaml.dump(_pipeline(root / "data", columns), Dumper=PlainDumper))
     suites = {"inputs": _inputs(rows), "predictions": _predictions(rows)}
-    (folder / "expectations.yaml").write_text(yaml.dump(suites, Dumper=_Plain))
+    (folder / "expectations.yaml").write_text(yaml.dump(suites, Dumper=PlainDumper))
     return Settings(pipelines=root / "dags", store=root / "store")
 
 

@@ -86,7 +86,7 @@ def score(
     """
     outputs = tuple(output.name for output in lineup.champion.manifest.outputs)
     placed = _bucketed(dealt(features, models, where=where), buckets, file_count(rows))
-    contenders = {variant: Contender(bundle.id, bundle.folder, bundle.digest) for variant, bundle in lineup}
+    contenders = contenders_of(lineup)
     predict = Predict(contenders, outputs)
     if rules:
         # Through the JVM and back, because Spark alone knows what its SQL means. The rows keep their places.
@@ -94,12 +94,17 @@ def score(
         predicted = placed.mapInArrow(predict, T.StructType([*placed.schema.fields, *added]))
         judged = predicted.withColumn(REASONS, listed(rule_reasons(predicted, rules, where=where)))
         with analysis_errors(f"{where}: rules"):
-            records = _run(judged, Scoring(folder, contenders, outputs, None))
+            records = run_tasks(judged, Scoring(folder, contenders, outputs, None))
     else:
-        records = _run(placed, Scoring(folder, contenders, outputs, predict))
+        records = run_tasks(placed, Scoring(folder, contenders, outputs, predict))
+    return scored_by(records, lineup)
+
+
+def scored_by(records: list[dict[str, Any]], lineup: Lineup) -> Scored:
+    """What the records of scoring tasks say together."""
     bundles = {bundle.id: bundle for _, bundle in lineup}
     return Scored(
-        _files(records),
+        files_of(records),
         tuple(_proven(bundle, records) for bundle in bundles.values()),
         rows=sum(record["rows"] for record in records),
         variants=sum((Counter(record["variants"]) for record in records), Counter()),
@@ -107,6 +112,11 @@ def score(
         aside=sum(record["aside"] for record in records),
         reasons=sum((Counter(record["reasons"]) for record in records), Counter()),
     )
+
+
+def contenders_of(lineup: Lineup) -> dict[str, Contender]:
+    """The bundles as they travel to the workers, by variant."""
+    return {variant: Contender(bundle.id, bundle.folder, bundle.digest) for variant, bundle in lineup}
 
 
 def _proven(bundle: Bundle, records: list[dict[str, Any]]) -> Parity:
@@ -147,8 +157,8 @@ def set_aside(
         ]
         row = F.to_json(F.struct(*(F.col(f"`{name}`") for name in source))).alias(INPUT_ROW)
         frame = frame.unionByName(inputs.select(ENTITY_ID, F.lit("inputs").alias(STAGE), REASONS, *values, *none, row))
-    return _files(
-        _run(_bucketed(frame.fillna("", [ENTITY_ID]), bucket_count(rows), file_count(rows)), QuarantineTask(folder))
+    return files_of(
+        run_tasks(_bucketed(frame.fillna("", [ENTITY_ID]), bucket_count(rows), file_count(rows)), QuarantineTask(folder))
     )
 
 
@@ -161,7 +171,7 @@ def _bucketed(frame: DataFrame, buckets: int, files: int) -> DataFrame:
     return placed.repartitionById(files, FILE).sortWithinPartitions(BUCKET, ENTITY_ID, *everything)
 
 
-def _run(
+def run_tasks(
     frame: DataFrame, task: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 ) -> list[dict[str, Any]]:
     """One record of each task that had rows.
@@ -188,6 +198,6 @@ def _run(
     return records
 
 
-def _files(records: list[dict[str, Any]]) -> tuple[DataFile, ...]:
+def files_of(records: list[dict[str, Any]]) -> tuple[DataFile, ...]:
     files = [DataFile.model_validate(file) for record in records for file in record["files"]]
     return tuple(sorted(files, key=lambda file: file.path))

@@ -5,7 +5,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
@@ -64,6 +64,19 @@ def shadow_schema(outputs: Sequence[str]) -> pa.Schema:
     return pa.schema([each for each in prediction_schema(outputs) if each.name != "status"])
 
 
+def told(work: Callable[[], dict[str, Any] | None]) -> Iterator[pa.RecordBatch]:
+    """The record of some work of a task, if it has one; or of what kept it from its end."""
+    try:
+        record = work()
+    except AlmanacError as err:
+        # It travels in the record, because Spark would turn the exception into text.
+        record = {"problems": err.problems}
+    except OSError as err:  # so does a full disk; the other files of the run would not find room either
+        record = {"os_error": [err.errno, err.strerror or str(err), err.filename]}
+    if record is not None:
+        yield pa.RecordBatch.from_pylist([{"record": json.dumps(record)}])
+
+
 class Task(ABC):
     """Writes the files of one partition, and answers with one record about them."""
 
@@ -72,15 +85,7 @@ class Task(ABC):
         """Write the rows to files of that name. Schema and batches are without the columns that placed the rows."""
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        try:
-            record = self._written(batches)
-        except AlmanacError as err:
-            # It travels in the record, because Spark would turn the exception into text.
-            record = {"problems": err.problems}
-        except OSError as err:  # so does a full disk; the other files of the run would not find room either
-            record = {"os_error": [err.errno, err.strerror or str(err), err.filename]}
-        if record is not None:
-            yield pa.RecordBatch.from_pylist([{"record": json.dumps(record)}])
+        return told(lambda: self._written(batches))
 
     def _written(self, batches: Iterator[pa.RecordBatch]) -> dict[str, Any] | None:
         log_in_worker()

@@ -1,0 +1,154 @@
+"""`python -m benchmarks.scoring_paths WHAT FOLDER ROWS`: runs beside the peers' packages, answers with a line of JSON."""
+
+import json
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks import scoring_rows as made
+from jobs.bundles import Bundle, proven_bundle
+from jobs.matrix import feature_columns
+from schemas.declared import load_pipeline
+from schemas.run import RunManifest
+from schemas.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from jobs.stages import Plan
+
+_ROUNDS = 4  # of which the first warms up
+_MODEL_ROWS = 200_000
+_CORES = 2
+_COMPRESSION = "zstd"
+
+
+def main() -> None:
+    what, root, rows = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    spark = _session()
+    try:
+        answer = {"paths": _paths, "model": _model, "routes": _routes, "once": _once}[what](spark, root, rows)
+    finally:
+        spark.stop()
+    sys.stdout.write(json.dumps({"rows": rows, **answer}) + "\n")
+
+
+def _session() -> "SparkSession":
+    from pyspark.sql import SparkSession
+
+    from jobs.session import spark_session
+
+    properties = (Path(__file__).parent.parent / "spark-conf" / "local.properties").read_text()
+    conf = Path("two-cores.properties").resolve()
+    conf.write_text(properties.replace("spark.master local[*]", f"spark.master local[{_CORES}]"))
+    import os
+
+    os.environ["ALMANAC_SPARK_CONF"] = str(conf)
+    spark: SparkSession = spark_session("almanac benchmark", log=Path("spark.log"))
+    return spark
+
+
+def _trained(spark: "SparkSession", settings: Settings) -> "Plan":
+    from jobs.training import train
+
+    train(spark, settings, load_pipeline(settings, made.NAME))
+    return _planned(settings)
+
+
+def _planned(settings: Settings) -> "Plan":
+    from jobs.stages import check_inputs
+
+    return check_inputs(settings, made.NAME, made.SCORED_FOR)
+
+
+def _ours(plan: "Plan", spark: "SparkSession") -> RunManifest:
+    from jobs.stages import score
+
+    shutil.rmtree(plan.store.run_folder(plan.run_id), ignore_errors=True)
+    return score(plan, lambda: spark)
+
+
+def _once(spark: "SparkSession", root: Path, rows: int) -> dict[str, Any]:
+    manifest = _ours(_trained(spark, made.declare(root, rows)), spark)
+    return {"way": _way(manifest), "scored": manifest.counts.scored}
+
+
+def _way(manifest: RunManifest) -> str:
+    return "the long way"
+
+
+def _paths(spark: "SparkSession", root: Path, rows: int) -> dict[str, Any]:
+    plan = _trained(spark, made.declare(root, rows))
+    source, out = made.source(root), root / "out"
+    frame = spark.read.parquet(str(source)).select(made.KEY, *made.NUMBERS, *made.WORDS)
+    from benchmarks.scoring_peers import saved_model, spark_udf, threads, transport
+
+    model = saved_model(plan.bundle, root / "model")
+    paths: Mapping[str, Callable[[], object]] = {
+        "ours": lambda: _ours(plan, spark),
+        "spark_udf": lambda: spark_udf(spark, frame, model, out),
+        "transport": lambda: transport(frame, out),
+        "threads": lambda: threads(plan.bundle, source, out, _CORES),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in paths}
+    for _ in range(_ROUNDS):
+        for name, path in paths.items():
+            shutil.rmtree(out, ignore_errors=True)
+            started = time.perf_counter()
+            path()
+            seconds[name].append(round(time.perf_counter() - started, 3))
+            sys.stderr.write(f"{name} {seconds[name][-1]}\n")
+    manifest = _ours(plan, spark)
+    engines = ", ".join(manifest.parity[0].engines)
+    return {"seconds": {name: taken[1:] for name, taken in seconds.items()}, "engine": engines, "way": _way(manifest)}
+
+
+def _model(spark: "SparkSession", root: Path, rows: int) -> dict[str, Any]:  # noqa: ARG001  # as the others
+    plan = _trained(spark, made.declare(root, _MODEL_ROWS))
+    table = pa.concat_tables(pq.read_table(path, partitioning=None) for path in sorted(made.source(root).iterdir()))
+    bundle, _ = proven_bundle(plan.bundle.folder, plan.bundle.digest)
+    columns = feature_columns(bundle.manifest.features, table.combine_chunks(), model=bundle.id)
+    matrix = np.column_stack(columns)
+    taken: dict[str, list[float]] = {"library": [], "kernel": []}
+    for _ in range(_ROUNDS):
+        started = time.process_time()
+        expected = np.asarray(bundle.booster.predict(matrix, num_threads=1))
+        between = time.process_time()
+        found = bundle.engine.predict(columns)
+        taken["library"].append(between - started)
+        taken["kernel"].append(time.process_time() - between)
+        if not np.array_equal(expected.view(np.int64), found.view(np.int64)):
+            raise AssertionError("the kernel differs from the library")
+    return {"rows": _MODEL_ROWS, "engine": bundle.engine.name, **{name: each[1:] for name, each in taken.items()}}
+
+
+def _routes(spark: "SparkSession", root: Path, rows: int) -> dict[str, Any]:
+    settings = made.declare(root / "both", rows, routed=True)
+    both = _trained(spark, settings)
+    plans = {"both": both}
+    for variant, bundle in both.lineup:
+        name = "second" if variant == made.ROUTE else "first"
+        plans[name] = _planned(made.alone(root / name, settings, variant, bundle.id))
+    seconds: dict[str, list[float]] = {name: [] for name in plans}
+    read = []
+    for _ in range(_ROUNDS):
+        for name, plan in plans.items():
+            started = time.perf_counter()
+            _ours(plan, spark)
+            seconds[name].append(round(time.perf_counter() - started, 3))
+        started = time.perf_counter()
+        spark.read.parquet(str(made.source(root / "both"))).write.format("noop").mode("overwrite").save()
+        read.append(time.perf_counter() - started)
+    return {name: each[1:] for name, each in seconds.items()} | {"read": round(statistics.median(read[1:]), 3)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""A pipeline of made-up accounts to score: 24 numbers and 6 words a row, a plain projection of one Parquet source."""
+
+import datetime as dt
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+
+from benchmarks.verifying import PlainDumper
+from schemas.settings import Settings
+
+NAME = "accounts"
+TRAINED_ON, SCORED_FOR = dt.date(2013, 7, 1), dt.date(2013, 7, 2)
+NUMBERS = [f"n{index:02}" for index in range(24)]
+WORDS = [f"c{index}" for index in range(6)]
+KEY = "account"
+VALUES = [f"value {index}" for index in range(12)]
+ROUTE = "north"
+_TRAINING_ROWS = 50_000
+_FILE_ROWS = 500_000
+_EXPECTATIONS = f"""inputs:
+- {{type: expect_column_values_to_not_be_null, kwargs: {{column: {KEY}}}}}
+predictions:
+- {{type: expect_column_values_to_not_be_null, kwargs: {{column: score}}}}
+"""
+_SEED = 20130701
+
+
+def declare(root: Path, rows: int, *, routed: bool = False) -> Settings:
+    """Write the pipeline and its rows: a day to train on, a day to score."""
+    folder = root / "dags" / NAME
+    folder.mkdir(parents=True)
+    for date, count in {TRAINED_ON: min(rows, _TRAINING_ROWS), SCORED_FOR: rows}.items():
+        _write(root / "data" / f"date={date}", count)
+    sql = f"SELECT {KEY}, {', '.join([*NUMBERS, *WORDS])} FROM accounts WHERE date = :ds\n"  # noqa: S608  # our own
+    (folder / "features.sql").write_text(sql)
+    (folder / "pipeline.yaml").write_text(yaml.dump(_pipeline(root / "data", routed=routed), Dumper=PlainDumper))
+    (folder / "expectations.yaml").write_text(_EXPECTATIONS)
+    return Settings(pipelines=root / "dags", store=root / "store")
+
+
+def alone(root: Path, routed: Settings, variant: str, bundle: str) -> Settings:
+    """The rows of one variant of a routed pipeline, as a pipeline with that model alone."""
+    north = pa.array(VALUES[::2])
+    before, folder = routed.pipelines.parent, root / "dags" / NAME
+    shutil.copytree(routed.pipelines / NAME, folder)
+    shutil.copytree(routed.store, root / "store")
+    for path in sorted((before / "data").glob("date=*/*.parquet")):
+        table = pq.read_table(path, partitioning=None)
+        is_north = pc.is_in(table[WORDS[0]], value_set=north)
+        (root / path.relative_to(before)).parent.mkdir(parents=True, exist_ok=True)
+        kept = table.filter(is_north if variant == ROUTE else pc.invert(is_north))
+        pq.write_table(kept, root / path.relative_to(before), compression="zstd")
+    declared = _pipeline(root / "data", routed=False) | {"models": {"champion": {"bundle": bundle}}}
+    (folder / "pipeline.yaml").write_text(yaml.dump(declared, Dumper=PlainDumper))
+    return Settings(pipelines=root / "dags", store=root / "store")
+
+
+def source(root: Path) -> Path:
+    """The folder of the day that is scored."""
+    return root / "data" / f"date={SCORED_FOR}"
+
+
+def _write(folder: Path, rows: int) -> None:
+    """Of the numbers, a twentieth is missing."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(_SEED)
+    for part, first in enumerate(range(0, rows, _FILE_ROWS)):
+        count = min(_FILE_ROWS, rows - first)
+        numbers = {name: rng.normal(index, 3, count) for index, name in enumerate(NUMBERS)}
+        codes = {name: rng.integers(0, len(VALUES), count) for name in WORDS}
+        lift = numbers[NUMBERS[0]] + (codes[WORDS[0]] % 3) + (codes[WORDS[1]] % 5 == 2)
+        late = (lift + rng.normal(0, 3, count) > 2).astype(np.int64)
+        holes = {name: pa.array(values, mask=rng.random(count) < 0.05) for name, values in numbers.items()}
+        words = {name: pa.array(VALUES).take(pa.array(codes[name])) for name in WORDS}
+        ids = pa.array([f"account-{number:09}" for number in range(first, first + count)])
+        table = pa.table({KEY: ids, **holes, **words, "bought": late})
+        pq.write_table(table, folder / f"{part:03}.parquet", compression="zstd")
+
+
+def _pipeline(data: Path, *, routed: bool) -> dict[str, Any]:
+    kinds = {KEY: "string", **dict.fromkeys(NUMBERS, "float64"), **dict.fromkeys(WORDS, "string")}
+    models: dict[str, Any] = {"champion": {"bundle": "latest"}}
+    if routed:
+        models["routes"] = [{"name": ROUTE, "where": f"{WORDS[0]} IN ({', '.join(map(repr, VALUES[::2]))})"}]
+    return {
+        "pipeline": NAME,
+        "description": "Made-up accounts that are scored.",
+        "owner": "benchmarks",
+        "schedule": "@daily",
+        "start": TRAINED_ON,
+        "entity": {"source": "accounts", "key": [KEY]},
+        "sources": {
+            "accounts": {
+                "path": str(data),
+                "partition_by": "date",
+                "days": 1,
+                "columns": kinds,
+                "forbidden": ["bought"],
+            }
+        },
+        "features": {"sql": "features.sql", "numeric": NUMBERS, "categorical": WORDS},
+        "models": models,
+        "training": {
+            "label": "bought = 1",
+            "objective": "binary",
+            "start": TRAINED_ON,
+            "end": TRAINED_ON,
+            "split": {"holdout_share": 0.2},
+            "rounds": 200,
+            "params": {"num_leaves": 31, "learning_rate": 0.1},
+        },
+    }

@@ -1,0 +1,168 @@
+"""The first half of the short way: Spark tasks read the source with pyarrow, and sort its rows by the file to come."""
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from jobs.projection import Projection
+from lookup.crc import crc32
+from lookup.rows import flat
+from schemas.run import ENTITY_ID
+
+CRC = "__crc"
+BATCH_BYTES = 64 << 20  # of rows that are taken apart at once
+_UNIT_BYTES = 128 << 20
+# Outside, the calendar of the file's writer and of Spark's text differ from Arrow's.
+_FIRST_DAY, _LAST_DAY = dt.date(1582, 10, 15), dt.date(9999, 12, 31)
+
+
+class NotShortError(Exception):
+    """What was found in the rows that Spark has to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Row groups of one file that a task reads.
+
+    Attributes:
+        batch_rows: Of them at once, so that they take about BATCH_BYTES.
+    """
+
+    file: Path
+    day: dt.date | None
+    groups: tuple[int, ...]
+    batch_rows: int
+
+
+def source_units(projection: Projection) -> tuple[list[Unit], int]:
+    """What the tasks read, and the rows of all of it."""
+    names = {one.source for one in projection.columns}
+    units, rows = [], 0
+    for file, day in projection.files:
+        metadata = pq.read_metadata(file)
+        rows += metadata.num_rows
+        sizes = [_group_bytes(metadata.row_group(index), names) for index in range(metadata.num_row_groups)]
+        row_bytes = max(1, sum(sizes) // max(1, metadata.num_rows))
+        batch_rows = max(1024, BATCH_BYTES // row_bytes)
+        units += [Unit(file, day, groups, batch_rows) for groups in _together(sizes)]
+    return units, rows
+
+
+def _group_bytes(group: Any, names: set[str]) -> int:
+    """An estimate of the columns in memory: a dictionary makes them smaller in the file than their values are."""
+    columns = (group.column(index) for index in range(group.num_columns))
+    return sum(
+        max(column.total_uncompressed_size, 8 * group.num_rows) for column in columns if column.path_in_schema in names
+    )
+
+
+def _together(sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    groups: list[int] = []
+    for index, size in enumerate(sizes):
+        if groups and sum(sizes[at] for at in groups) + size > _UNIT_BYTES:
+            yield tuple(groups)
+            groups = []
+        groups.append(index)
+    if groups:
+        yield tuple(groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Sorter:
+    """Writes the rows of a unit to one Arrow file, in which each file to come has a record batch of its own.
+
+    Attributes:
+        folder: For these files, on a file system that every executor shares.
+        key: The columns that name an entity.
+        files, buckets: How the predictions will be cut.
+    """
+
+    folder: Path
+    projection: Projection
+    key: tuple[str, ...]
+    files: int
+    buckets: int
+
+    @property
+    def schema(self) -> pa.Schema:
+        added = [pa.field(ENTITY_ID, pa.string()), pa.field(CRC, pa.uint32())]
+        return pa.schema([*self.projection.schema, *added])
+
+    def __call__(self, unit: Unit, number: int) -> dict[str, Any]:
+        """The path, and how many rows and bytes it has for each file to come."""
+        path = self.folder / f"rows-{number:05}.arrow"
+        temporary = self.folder / f".{path.name}-{uuid4().hex}"
+        rows, sizes = np.zeros(self.files, np.int64), np.zeros(self.files, np.int64)
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, self.schema) as writer:
+            for batch in self._batches(unit):
+                for file, part in enumerate(self._parts(batch)):
+                    rows[file] += part.num_rows
+                    sizes[file] += part.nbytes
+                    writer.write_batch(part)
+        temporary.replace(path)
+        return {"path": str(path), "rows": rows.tolist(), "bytes": sizes.tolist()}
+
+    def _batches(self, unit: Unit) -> Iterator[pa.RecordBatch]:
+        wanted = list(dict.fromkeys(one.source for one in self.projection.columns))
+        stored = [name for name in wanted if name != self.projection.partition]
+        with pq.ParquetFile(unit.file) as parquet:
+            for batch in parquet.iter_batches(unit.batch_rows, list(unit.groups), stored, use_threads=False):
+                day = pa.scalar(unit.day, pa.date32())
+                columns = [
+                    _as_spark(
+                        pa.repeat(day, batch.num_rows) if one.source not in stored else batch.column(one.source), one.kind
+                    )
+                    for one in self.projection.columns
+                ]
+                yield pa.RecordBatch.from_arrays(columns, schema=self.projection.schema)
+
+    def _parts(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """The rows of each file to come, in order of the files."""
+        ids = entity_ids([batch.column(name) for name in self.key])
+        checks = crc32(*flat(pc.fill_null(ids, "").cast(pa.binary())))
+        place = checks.astype(np.int64) % self.buckets * self.files // self.buckets
+        order = np.argsort(place.astype(np.uint16 if self.files < 1 << 16 else np.uint32), kind="stable")
+        whole = pa.RecordBatch.from_arrays([*batch.columns, ids, pa.array(checks)], schema=self.schema)
+        if self.files > 1:
+            whole = whole.take(pa.array(order))
+        start = 0
+        for count in np.bincount(place, minlength=self.files).tolist():
+            yield whole.slice(start, count)
+            start += count
+
+
+def entity_ids(columns: Sequence[pa.Array]) -> pa.Array:
+    """The entity id of each row, as `schemas.keys.entity_id` joins it; null where any of the columns is."""
+    texts = [_escaped(pc.cast(column, pa.string())) for column in columns]
+    return texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, ":")
+
+
+def _escaped(text: pa.Array) -> pa.Array:
+    for character in ("\\", ":"):
+        if pc.any(pc.match_substring(text, character)).as_py():
+            text = pc.replace_substring(text, character, f"\\{character}")
+    return text
+
+
+def _as_spark(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """The column as Spark's SQL casts it, and groups by it: one zero, one NaN."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_date(column.type):
+        span = pc.min_max(column).as_py()
+        if span["min"] is not None and not _FIRST_DAY <= span["min"] <= span["max"] <= _LAST_DAY:
+            raise NotShortError(f"a date is {span['min']} or {span['max']}")
+    cast = pc.cast(column, kind, safe=False)
+    if not pa.types.is_floating(kind):
+        return cast
+    cast = pc.add(cast, pa.scalar(0.0, kind))  # -0.0 becomes 0.0
+    strange = pc.is_nan(cast)
+    return pc.if_else(strange, pa.scalar(float("nan"), kind), cast) if pc.any(strange).as_py() else cast
