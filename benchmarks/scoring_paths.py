@@ -1,11 +1,12 @@
 """`python -m benchmarks.scoring_paths WHAT FOLDER ROWS`: runs beside the peers' packages, answers with a line of JSON."""
 
 import json
+import os
 import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import scoring_rows as made
-from jobs.bundles import Bundle, proven_bundle
+from jobs.bundles import proven_bundle
 from jobs.matrix import feature_columns
 from schemas.declared import load_pipeline
 from schemas.run import RunManifest
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 _ROUNDS = 4  # of which the first warms up
 _MODEL_ROWS = 200_000
 _CORES = 2
-_COMPRESSION = "zstd"
 
 
 def main() -> None:
@@ -49,8 +49,6 @@ def _session() -> "SparkSession":
     properties = (Path(__file__).parent.parent / "spark-conf" / "local.properties").read_text()
     conf = Path("two-cores.properties").resolve()
     conf.write_text(properties.replace("spark.master local[*]", f"spark.master local[{_CORES}]"))
-    import os
-
     os.environ["ALMANAC_SPARK_CONF"] = str(conf)
     spark: SparkSession = spark_session("almanac benchmark", log=Path("spark.log"))
     return spark
@@ -82,7 +80,7 @@ def _once(spark: "SparkSession", root: Path, rows: int) -> dict[str, Any]:
 
 
 def _way(manifest: RunManifest) -> str:
-    return "the long way"
+    return f"the {manifest.way.name} way" if manifest.way else "the long way"
 
 
 def _paths(spark: "SparkSession", root: Path, rows: int) -> dict[str, Any]:

@@ -33,12 +33,12 @@ def _model(text: str, categories: dict[str, list[str]]) -> Any:
     class Model(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # the peers' package is not typed
         """Encodes the words as in training, because LightGBM reads numbers only."""
 
-        def load_context(self, context: Any) -> None:  # noqa: ARG002
+        def load_context(self, context):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, ARG002
             import lightgbm
 
             self.booster = lightgbm.Booster(model_str=text)
 
-        def predict(self, context: Any, model_input: Any) -> Any:  # noqa: ARG002
+        def predict(self, context, model_input):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, ARG002  # MLflow reads hints
             import pandas as pd
 
             columns = [
@@ -62,12 +62,13 @@ def spark_udf(spark: "SparkSession", frame: "DataFrame", model: Path, out: Path)
 
 def transport(frame: "DataFrame", out: Path) -> None:
     """`mapInArrow` with no model: what moving the rows to Python and back costs."""
+    from pyspark.sql import types as T  # noqa: N812
 
     def passed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             yield batch.append_column("score", pa.array(np.zeros(batch.num_rows)))
 
-    scored = frame.mapInArrow(passed, frame.schema.add("score", "double"))
+    scored = frame.mapInArrow(passed, T.StructType([*frame.schema.fields, T.StructField("score", T.DoubleType())]))
     scored.write.option("compression", "zstd").parquet(str(out))
 
 

@@ -1,6 +1,8 @@
 """A run's files, made: features, quarantine, predictions, what is carried, priors; and the manifest that lists them."""
 
 import datetime as dt
+import logging
+import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -16,7 +18,10 @@ from jobs.features import query_features, read_source, register_sources
 from jobs.lineup import route_rules
 from jobs.logs import tell_workers
 from jobs.priors import write_priors
+from jobs.projection import Projection, find_projection
+from jobs.reading import NotShortError
 from jobs.scoring import Scored, score, set_aside
+from jobs.shortcut import SCRATCH, failed_rows, score_rows, sort_rows
 from jobs.stages import Plan
 from jobs.tasks import file_count
 from schemas.content import canonical_json, sha256_text
@@ -31,10 +36,13 @@ from schemas.run import (
     DataFile,
     RunManifest,
     Stage,
+    Way,
 )
 from schemas.serving import serving_of
 from validation.analysis import analysis_errors
 from validation.quarantine import COPIES, failed, judge_rows, passed
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,27 @@ class _Judged:
     superseded: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What was written of the rows of the features query.
+
+    Attributes:
+        aside: Files of the rows that were set aside before they were scored.
+        counted: The clock when the rows were judged.
+    """
+
+    way: Way
+    rows: _Judged
+    scored: Scored
+    aside: tuple[DataFile, ...]
+    buckets: int
+    counted: float
+
+    @property
+    def files(self) -> tuple[DataFile, ...]:
+        return (*self.scored.files, *self.aside)
+
+
 def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
     """Write every file of the run under `folder`, and return the manifest of them.
 
@@ -61,18 +90,101 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
     clock = time.monotonic
     started = clock()
     tell_workers(spark, plan.run_id)
+    pipeline = plan.declared.pipeline
+    outputs = tuple(output.name for output in plan.bundle.manifest.outputs)
+    inputs = register_sources(spark, plan.declared, plan.snapshot)
+    features = query_features(spark, plan.declared, plan.date)
+    made = _made(folder, plan, spark, features, inputs)
+    finished = clock()
+    rows, scored = made.rows, made.scored
+    serving = serving_of(pipeline)
+    priors = write_priors(
+        folder,
+        made.files,
+        key=serving.key,
+        segments=serving.segments,
+        outputs=outputs,
+        min_rows=pipeline.fallback.min_rows,
+    )
+    placing = Placing(folder=folder, outputs=outputs, files=file_count(rows.passed), buckets=made.buckets)
+    counts, served = _served(plan, made.files, scored, rows, placing)
+    others = [file for file in made.files if not file.path.startswith(f"{PREDICTIONS}/")]
+    return RunManifest(
+        pipeline=plan.declared.name,
+        run_id=plan.run_id,
+        date=plan.date,
+        scored_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
+        declaration=plan.declared.digest,
+        models={variant: bundle.id for variant, bundle in plan.lineup},
+        outputs=tuple(ColumnSpec(name=output.name, type=output.type) for output in plan.bundle.manifest.outputs),
+        layout=pipeline.publish.layout,
+        serving=serving,
+        carried_from=served.carried_from,
+        off=pipeline.checks.switched_off,
+        buckets=made.buckets,
+        counts=counts,
+        content=sha256_text(canonical_json([file.sha256 for file in served.files])),
+        files=(*served.files, *others, *priors),
+        sources=plan.snapshot.fingerprints,
+        parity=scored.parity,
+        stages=(
+            Stage(name="features", seconds=round(made.counted - started, 3), rows_out=rows.passed + rows.failed),
+            Stage(
+                name="score", seconds=round(finished - made.counted, 3), rows_in=rows.passed, rows_out=scored.rows
+            ),
+            Stage(
+                name="priors and carried",
+                seconds=round(clock() - finished, 3),
+                rows_in=scored.rows,
+                rows_out=counts.rows,
+            ),
+        ),
+        way=made.way,
+    )
+
+
+def _made(folder: Path, plan: Plan, spark: SparkSession, features: DataFrame, inputs: DataFrame | None) -> _Made:
+    """What was written, by the short way where the features are a plain projection, else by the long one."""
+    projection = find_projection(spark, plan.declared, plan.snapshot, features)
+    if isinstance(projection, str):
+        why = projection
+    else:
+        try:
+            return _by_short_way(folder, plan, spark, projection)
+        except NotShortError as found:
+            why = str(found)
+        finally:
+            shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+    logger.info("run %s: the long way, through Spark: %s", plan.run_id, why)
+    return _by_long_way(folder, plan, spark, features, inputs, why)
+
+
+def _by_short_way(folder: Path, plan: Plan, spark: SparkSession, projection: Projection) -> _Made:
+    pipeline = plan.declared.pipeline
+    rows = sort_rows(
+        spark, projection, pipeline.entity.key, folder, entities_per_bucket=pipeline.publish.entities_per_bucket
+    )
+    counted = time.monotonic()
+    scored = score_rows(spark, rows, plan.lineup, folder)
+    outputs = tuple(output.name for output in plan.bundle.manifest.outputs)
+    aside = set_aside(failed_rows(spark, rows), None, rows.failed, folder, outputs=outputs) if rows.failed else ()
+    judged = _Judged(rows.passed, rows.failed, rows.collapsed, 0)
+    return _Made(Way(name="short"), judged, scored, aside, rows.buckets, counted)
+
+
+def _by_long_way(
+    folder: Path, plan: Plan, spark: SparkSession, features: DataFrame, inputs: DataFrame | None, why: str
+) -> _Made:
     pipeline, where = plan.declared.pipeline, f"{plan.declared.name}/pipeline.yaml"
     outputs = tuple(output.name for output in plan.bundle.manifest.outputs)
     of = {place: [rule for rule in pipeline.rules if rule.on == place] for place in ("features", "predictions")}
-    inputs = register_sources(spark, plan.declared, plan.snapshot)
-    features = query_features(spark, plan.declared, plan.date)
     rules = [*of["features"], *route_rules(pipeline.models)]
     judged = judge_rows(features, pipeline.entity.key, rules, where=where).persist()
     try:
         with analysis_errors(f"{plan.declared.name}/{pipeline.features.sql}"):
             rows = _count(judged, _superseded(spark, plan))
             kept_out = inputs.count() if inputs is not None else 0
-        counted = clock()
+        counted = time.monotonic()
         buckets = bucket_count(rows.passed, pipeline.publish.entities_per_bucket)
         scored = score(
             passed(judged),
@@ -87,49 +199,7 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
         aside = set_aside(failed(judged), inputs, rows.failed + kept_out, folder, outputs=outputs)
     finally:
         judged.unpersist()
-    finished = clock()
-    files = (*scored.files, *aside)
-    serving = serving_of(pipeline)
-    priors = write_priors(
-        folder,
-        files,
-        key=serving.key,
-        segments=serving.segments,
-        outputs=outputs,
-        min_rows=pipeline.fallback.min_rows,
-    )
-    placing = Placing(folder=folder, outputs=outputs, files=file_count(rows.passed), buckets=buckets)
-    counts, served = _served(plan, files, scored, rows, placing)
-    others = [file for file in files if not file.path.startswith(f"{PREDICTIONS}/")]
-    return RunManifest(
-        pipeline=plan.declared.name,
-        run_id=plan.run_id,
-        date=plan.date,
-        scored_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
-        declaration=plan.declared.digest,
-        models={variant: bundle.id for variant, bundle in plan.lineup},
-        outputs=tuple(ColumnSpec(name=output.name, type=output.type) for output in plan.bundle.manifest.outputs),
-        layout=pipeline.publish.layout,
-        serving=serving,
-        carried_from=served.carried_from,
-        off=pipeline.checks.switched_off,
-        buckets=buckets,
-        counts=counts,
-        content=sha256_text(canonical_json([file.sha256 for file in served.files])),
-        files=(*served.files, *others, *priors),
-        sources=plan.snapshot.fingerprints,
-        parity=scored.parity,
-        stages=(
-            Stage(name="features", seconds=round(counted - started, 3), rows_out=rows.passed + rows.failed),
-            Stage(name="score", seconds=round(finished - counted, 3), rows_in=rows.passed, rows_out=scored.rows),
-            Stage(
-                name="priors and carried",
-                seconds=round(clock() - finished, 3),
-                rows_in=scored.rows,
-                rows_out=counts.rows,
-            ),
-        ),
-    )
+    return _Made(Way(name="long", why=why), rows, scored, aside, buckets, counted)
 
 
 def _superseded(spark: SparkSession, plan: Plan) -> int:

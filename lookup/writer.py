@@ -7,12 +7,14 @@ from typing import Self
 from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.content import sha256_file
 from schemas.run import DataFile
 
 ROW_GROUP_ROWS = 65_536
+_SAMPLE_ROWS = 4_096
 
 
 class SteadyWriter:
@@ -27,19 +29,18 @@ class SteadyWriter:
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
         self._rows = 0
+        self._writer: pq.ParquetWriter | None = None
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._writer = pq.ParquetWriter(
-            self._temporary, self._schema, compression="zstd", write_page_checksum=True, store_schema=False
-        )
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._writer.close()
+            if self._writer:
+                self._writer.close()
         finally:
             self._temporary.unlink(missing_ok=True)
 
@@ -53,7 +54,8 @@ class SteadyWriter:
     def finish(self) -> DataFile:
         """Write what is left and give the file its name."""
         self._flush(whole_groups_only=False)
-        self._writer.close()
+        if self._writer:
+            self._writer.close()
         path = self._folder / self._name
         digest, size_bytes = sha256_file(self._temporary), self._temporary.stat().st_size
         self._temporary.replace(path)
@@ -62,13 +64,33 @@ class SteadyWriter:
     def _flush(self, *, whole_groups_only: bool) -> None:
         table = pa.Table.from_batches(self._pending, self._schema).combine_chunks()
         rows = table.num_rows // ROW_GROUP_ROWS * ROW_GROUP_ROWS if whole_groups_only else table.num_rows
+        writer = self._opened(table)
         for start in range(0, rows, ROW_GROUP_ROWS):
-            self._writer.write_table(
-                table.slice(start, min(ROW_GROUP_ROWS, rows - start)), row_group_size=ROW_GROUP_ROWS
-            )
+            writer.write_table(table.slice(start, min(ROW_GROUP_ROWS, rows - start)), row_group_size=ROW_GROUP_ROWS)
         self._rows += rows
         rest = table.slice(rows)
         self._pending, self._pending_rows = rest.to_batches(), rest.num_rows
+
+    def _opened(self, first: pa.Table) -> pq.ParquetWriter:
+        """The writer, for which the first rows of the file say what is worth a dictionary."""
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(
+                self._temporary,
+                self._schema,
+                compression="zstd",
+                use_dictionary=[name for name in self._schema.names if _repeats(first.column(name))],
+                write_page_checksum=True,
+                store_schema=False,
+            )
+        return self._writer
+
+
+def _repeats(column: pa.ChunkedArray) -> bool:
+    """Whether the values come again: of numbers that hardly do, a dictionary takes longer than all else, for nothing."""
+    sample = column.slice(0, _SAMPLE_ROWS)
+    if not pa.types.is_floating(sample.type):
+        return True
+    return 2 * pc.count_distinct(sample).as_py() <= len(sample) or len(sample) < _SAMPLE_ROWS
 
 
 def write_rows(folder: Path, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> DataFile:

@@ -107,6 +107,13 @@ class Parity(_Record):
     )
 
 
+class Way(_Record):
+    """How the rows came from the source to the predictions: with pyarrow alone, or through Spark. The bytes are equal."""
+
+    name: Literal["short", "long"]
+    why: str = Field("", description="Why not the short one.")
+
+
 class Stage(_Record):
     """A part of the run: how long it took, and how many rows went in and came out."""
 
@@ -140,6 +147,7 @@ class RunManifest(_Record):
     sources: tuple[SourceFile, ...]
     parity: tuple[Parity, ...]
     stages: tuple[Stage, ...] = ()
+    way: Way | None = None
 
     def files_in(self, folder: str) -> list[DataFile]:
         return [file for file in self.files if file.path.startswith(f"{folder}/")]
