@@ -35,7 +35,11 @@ def model_cpu(place: Workplace) -> Samples:
     """The CPU seconds of the model alone on one thread, the library's against the kernel's; the bits are compared."""
     found = _child(place, "model")
     note = f"{found['rows']:,} rows in memory, {found['engine']}, equal bit for bit"
-    return {"model_cpu_ratio": Compared(_rates(found["rows"], found["kernel"]), _rates(found["rows"], found["library"]), note)}
+    return {
+        "model_cpu_ratio": Compared(
+            _rates(found["rows"], found["kernel"]), _rates(found["rows"], found["library"]), note
+        )
+    }
 
 
 def routes(place: Workplace) -> Samples:

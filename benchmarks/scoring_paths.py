@@ -1,4 +1,4 @@
-"""`python -m benchmarks.scoring_paths WHAT FOLDER ROWS`: runs beside the peers' packages, answers with a line of JSON."""
+"""`python -m benchmarks.scoring_paths WHAT FOLDER ROWS`: beside the peers' packages; answers in JSON."""
 
 import json
 import os

@@ -33,12 +33,12 @@ def _model(text: str, categories: dict[str, list[str]]) -> Any:
     class Model(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # the peers' package is not typed
         """Encodes the words as in training, because LightGBM reads numbers only."""
 
-        def load_context(self, context):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, ARG002
+        def load_context(self, context):  # type: ignore[no-untyped-def]  # noqa: ARG002
             import lightgbm
 
             self.booster = lightgbm.Booster(model_str=text)
 
-        def predict(self, context, model_input):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, ARG002  # MLflow reads hints
+        def predict(self, context, model_input):  # type: ignore[no-untyped-def]  # noqa: ARG002  # MLflow reads hints
             import pandas as pd
 
             columns = [

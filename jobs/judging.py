@@ -45,7 +45,7 @@ class Judge:
     files: int
     buckets: int
 
-    def __call__(self, part: int, number: int) -> dict[str, Any]:
+    def __call__(self, number: int) -> dict[str, Any]:
         table = file_rows(self.paths, number, self.files)
         ids, keys = table.column(ENTITY_ID), [table.column(name) for name in self.key]
         bucket = pa.array(np.asarray(table.column(CRC)) % np.uint32(self.buckets))

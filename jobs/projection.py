@@ -70,9 +70,7 @@ def find_projection(
         return str(why)
 
 
-def _projection(
-    spark: SparkSession, declared: DeclaredPipeline, snapshot: Snapshot, features: DataFrame
-) -> Projection:
+def _projection(spark: SparkSession, declared: DeclaredPipeline, snapshot: Snapshot, features: DataFrame) -> Projection:
     pipeline = declared.pipeline
     if pipeline.rules:
         raise _NotPlainError("rules are Spark's SQL")

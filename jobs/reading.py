@@ -81,11 +81,13 @@ class Sorter:
 
     Attributes:
         folder: For these files, on a file system that every executor shares.
+        units: All there are.
         key: The columns that name an entity.
         files, buckets: How the predictions will be cut.
     """
 
     folder: Path
+    units: tuple[Unit, ...]
     projection: Projection
     key: tuple[str, ...]
     files: int
@@ -96,13 +98,13 @@ class Sorter:
         added = [pa.field(ENTITY_ID, pa.string()), pa.field(CRC, pa.uint32())]
         return pa.schema([*self.projection.schema, *added])
 
-    def __call__(self, unit: Unit, number: int) -> dict[str, Any]:
-        """The path, and how many rows and bytes it has for each file to come."""
+    def __call__(self, number: int) -> dict[str, Any]:
+        """The path for the unit of that number, and how many rows and bytes it has for each file to come."""
         path = self.folder / f"rows-{number:05}.arrow"
         temporary = self.folder / f".{path.name}-{uuid4().hex}"
         rows, sizes = np.zeros(self.files, np.int64), np.zeros(self.files, np.int64)
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, self.schema) as writer:
-            for batch in self._batches(unit):
+            for batch in self._batches(self.units[number]):
                 for file, part in enumerate(self._parts(batch)):
                     rows[file] += part.num_rows
                     sizes[file] += part.nbytes
@@ -118,7 +120,8 @@ class Sorter:
                 day = pa.scalar(unit.day, pa.date32())
                 columns = [
                     _as_spark(
-                        pa.repeat(day, batch.num_rows) if one.source not in stored else batch.column(one.source), one.kind
+                        pa.repeat(day, batch.num_rows) if one.source not in stored else batch.column(one.source),
+                        one.kind,
                     )
                     for one in self.projection.columns
                 ]

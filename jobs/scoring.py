@@ -158,7 +158,9 @@ def set_aside(
         row = F.to_json(F.struct(*(F.col(f"`{name}`") for name in source))).alias(INPUT_ROW)
         frame = frame.unionByName(inputs.select(ENTITY_ID, F.lit("inputs").alias(STAGE), REASONS, *values, *none, row))
     return files_of(
-        run_tasks(_bucketed(frame.fillna("", [ENTITY_ID]), bucket_count(rows), file_count(rows)), QuarantineTask(folder))
+        run_tasks(
+            _bucketed(frame.fillna("", [ENTITY_ID]), bucket_count(rows), file_count(rows)), QuarantineTask(folder)
+        )
     )
 
 

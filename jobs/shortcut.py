@@ -4,9 +4,8 @@ Each task is given a number and does that part of the work with pyarrow alone; w
 of the run's own folder, as a shuffle does. The files that come of it have the bytes that the long way gives them.
 """
 
-import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,14 +19,12 @@ from jobs.judging import KEY_REASONS, Judge, ordered_rows
 from jobs.lineup import Lineup
 from jobs.predicting import Predict
 from jobs.projection import Projection
-from jobs.reading import BATCH_BYTES, NotShortError, Sorter, Unit, source_units
+from jobs.reading import BATCH_BYTES, NotShortError, Sorter, source_units
 from jobs.scoring import Scored, contenders_of, run_tasks, scored_by
 from jobs.tasks import FILE, Scoring, file_count, told
 from schemas.keys import bucket_count
 from schemas.run import REASONS
 from validation.quarantine import listed
-
-logger = logging.getLogger(__name__)
 
 SCRATCH = ".rows"
 MOST_FILE_BYTES = 512 << 20  # of the rows of one file, which a task holds at once
@@ -78,14 +75,14 @@ def sort_rows(
         buckets, files = bucket_count(rows, entities_per_bucket), file_count(rows)
         scratch = folder / SCRATCH / f"{buckets}-{files}"
         scratch.mkdir(parents=True)
-        sorter = Sorter(scratch, projection, tuple(key), files, buckets)
-        placed = _in_tasks(spark, units, _Part(sorter, units))
+        sorter = Sorter(scratch, tuple(units), projection, tuple(key), files, buckets)
+        placed = _in_tasks(spark, len(units), _Part(sorter))
         largest = max(map(sum, zip(*(record["bytes"] for record in placed), strict=True)))
         if largest > MOST_FILE_BYTES:
             raise NotShortError(f"the rows of one file take {largest >> 20} MiB")
         paths = tuple(sorted(Path(record["path"]) for record in placed))
         judge = Judge(scratch, paths, projection.schema, tuple(key), files, buckets)
-        judged = _in_tasks(spark, range(files), _Part(judge, range(files)))
+        judged = _in_tasks(spark, files, _Part(judge))
         passed, failed, collapsed = (sum(each[name] for each in judged) for name in ("passed", "failed", "collapsed"))
         if (bucket_count(passed, entities_per_bucket), file_count(passed)) == (buckets, files):
             asides = tuple(Path(each["aside"]) for each in judged if each["aside"])
@@ -118,13 +115,13 @@ def _numbers(spark: SparkSession, count: int) -> DataFrame:
     return spark.range(0, count, 1, count).toDF("number")
 
 
-def _in_tasks(spark: SparkSession, parts: Sequence[object], task: Callable[..., Any]) -> list[_Record]:
-    """The record of each part.
+def _in_tasks(spark: SparkSession, count: int, task: "_Part") -> list[_Record]:
+    """The record of each of so many parts.
 
     Raises:
         NotShortError: a task found rows that the long way has to read.
     """
-    records = run_tasks(_numbers(spark, len(parts)), task)
+    records = run_tasks(_numbers(spark, count), task)
     for record in records:
         if "long" in record:
             raise NotShortError(record["long"])
@@ -136,7 +133,6 @@ class _Part:
     """Does the part of the work that has the number it is given."""
 
     work: Sorter | Judge
-    parts: Sequence[Any]
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for number in _given(batches):
@@ -144,7 +140,7 @@ class _Part:
 
     def _done(self, number: int) -> _Record:
         try:
-            return self.work(self.parts[number], number)
+            return self.work(number)
         except NotShortError as why:
             return {"long": str(why)}
 

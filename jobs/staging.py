@@ -129,9 +129,7 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
         parity=scored.parity,
         stages=(
             Stage(name="features", seconds=round(made.counted - started, 3), rows_out=rows.passed + rows.failed),
-            Stage(
-                name="score", seconds=round(finished - made.counted, 3), rows_in=rows.passed, rows_out=scored.rows
-            ),
+            Stage(name="score", seconds=round(finished - made.counted, 3), rows_in=rows.passed, rows_out=scored.rows),
             Stage(
                 name="priors and carried",
                 seconds=round(clock() - finished, 3),

@@ -86,7 +86,7 @@ class SteadyWriter:
 
 
 def _repeats(column: pa.ChunkedArray) -> bool:
-    """Whether the values come again: of numbers that hardly do, a dictionary takes longer than all else, for nothing."""
+    """Whether the values come again: of numbers that hardly do, a dictionary costs more than all else."""
     sample = column.slice(0, _SAMPLE_ROWS)
     if not pa.types.is_floating(sample.type):
         return True

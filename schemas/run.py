@@ -108,7 +108,7 @@ class Parity(_Record):
 
 
 class Way(_Record):
-    """How the rows came from the source to the predictions: with pyarrow alone, or through Spark. The bytes are equal."""
+    """How the rows came from the source to the predictions: with pyarrow alone, or through Spark; with equal bytes."""
 
     name: Literal["short", "long"]
     why: str = Field("", description="Why not the short one.")

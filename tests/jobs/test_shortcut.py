@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings as hypothesis_settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import jobs.shortcut
@@ -36,6 +38,7 @@ NUMERIC, CATEGORICAL = ["x", "f", "w", "b", "n"], ["word", "code", "flag", "born
 SQL = "SELECT {key}, x, f, w, b, n, word, w AS code, b AS flag, born FROM people"
 TAUTOLOGY = [{"name": "anything", "check": "true"}]  # which only Spark can tell of
 TEXTS = ["a", "a:b", "a\\", "", " ", "é", "b\n", "x" * 600, "c"]
+_DATE = re.compile(r'"(\d{4}-\d\d-\d\d)"')  # as YAML has it
 STRANGE = [0.0, -0.0, float("nan"), float("inf"), None, 1.5, -2.0]
 
 
@@ -96,9 +99,12 @@ def declare(root: Path, table: pa.Table, **changes: Any) -> Settings:
         }
         | ({"start": str(days[0]), "end": str(days[0])} if partition else {}),
     }
-    (folder / "pipeline.yaml").write_text(json.dumps(declared | changes))
-    kept = {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "score"}}
-    (folder / "expectations.yaml").write_text(json.dumps({"predictions": [kept]}))
+    (folder / "pipeline.yaml").write_text(_DATE.sub(r"\1", json.dumps(declared | changes)))
+    suites = {
+        part: [{"type": "expect_column_to_exist", "kwargs": {"column": column}}]
+        for part, column in (("inputs", "x"), ("predictions", "score"))
+    }
+    (folder / "expectations.yaml").write_text(json.dumps(suites))
     return Settings(pipelines=root / "dags", store=root / "store")
 
 
