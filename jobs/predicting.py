@@ -1,7 +1,7 @@
 """Predicting in the Python workers of Spark: the bundles, each proven once a process, and the rows that each scores."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -11,11 +11,13 @@ import pyarrow as pa
 
 from jobs.bundles import Bundle, proven_bundle
 from jobs.dealing import OTHER, VARIANT
+from jobs.isolating import score_each
 from schemas.errors import AlmanacError
 from schemas.run import CHAMPION
 from validation.parity import Floats
 
 NOTE = "__note"
+ERROR = "__error"  # what the model raised for a row; NULL where it scored it
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +32,25 @@ class Contender:
 @dataclass(frozen=True, slots=True)
 class Predict:
     """Adds outputs to batches of features: of each row's variant, of the other model that scores it too, where there is
-    one; and a note: how the bundles proved themselves, or why one could not.
+    one; what the model raised, where a row cannot be scored; and a note: how the bundles proved themselves, or why one
+    could not.
 
     Attributes:
         contenders: Variant -> its bundle; the champion's rows need not say so.
         outputs: Of all of them.
+        prove: Opens a bundle, and tells its largest difference from its holdout.
     """
 
     contenders: Mapping[str, Contender]
     outputs: tuple[str, ...]
+    prove: Callable[[Path, str], tuple[Bundle, float]] = proven_bundle
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         first = next((batch for batch in batches if batch.num_rows), None)
         if first is None:
             return
         try:
-            proven = {variant: proven_bundle(one.folder, one.digest) for variant, one in self.contenders.items()}
+            proven = {variant: self.prove(one.folder, one.digest) for variant, one in self.contenders.items()}
             note = json.dumps(
                 {
                     "differences": {bundle.id: difference for bundle, difference in proven.values()},
@@ -59,18 +64,21 @@ class Predict:
             yield self._with(first.slice(0, 1), {}, json.dumps({"problems": err.problems}))
 
     def _with(self, batch: pa.RecordBatch, bundles: Mapping[str, Bundle], note: str) -> pa.RecordBatch:
-        added = {self.outputs[0]: pa.array(_scores(batch, bundles, VARIANT))}
+        scores, errors = _scores(batch, bundles, VARIANT)
+        added = {self.outputs[0]: pa.array(scores)}
         for column in others_in(batch.schema.names):
-            scores = _scores(batch, bundles, column)
+            scores, _ = _scores(batch, bundles, column)  # nobody is served them
             added[other_output(column, self.outputs[0])] = pa.array(
                 scores, mask=np.asarray(batch.column(column).is_null())
             )
+        told = pa.nulls(batch.num_rows, pa.string())
+        added[ERROR] = pa.array([errors.get(at) for at in range(batch.num_rows)], pa.string()) if errors else told
         added[NOTE] = pa.repeat(note, batch.num_rows)
         schema = pa.schema([*batch.schema, *(pa.field(name, array.type) for name, array in added.items())])
         return pa.RecordBatch.from_arrays([*batch.columns, *added.values()], schema=schema)
 
     def added(self, columns: Sequence[str]) -> list[str]:
-        """The numbers that it adds to rows of these columns, in their order; the note comes behind them."""
+        """The numbers that it adds to rows of these columns, in their order; ERROR and NOTE come behind them."""
         others = [other_output(column, output) for column in others_in(columns) for output in self.outputs]
         return [*self.outputs, *others]
 
@@ -85,19 +93,24 @@ def other_output(column: str, output: str) -> str:
     return f"__by{column}:{output}"
 
 
-def _scores(batch: pa.RecordBatch, bundles: Mapping[str, Bundle], column: str) -> Floats:
-    """The score of each row by the bundle that its variant names; NaN where it names none."""
+def _scores(batch: pa.RecordBatch, bundles: Mapping[str, Bundle], column: str) -> tuple[Floats, dict[int, str]]:
+    """The score of each row by the bundle that its variant names, NaN where it names none; and what rows raised."""
     if column not in batch.schema.names:
         champion = bundles.get(CHAMPION)
-        return champion.predict(batch) if champion else np.full(batch.num_rows, np.nan)
+        return _by(champion, batch) if champion else (np.full(batch.num_rows, np.nan), {})
     variants = batch.column(column).dictionary_encode()
     names = variants.dictionary.to_pylist()
     if len(names) == 1 and not variants.null_count and names[0] in bundles:
-        return bundles[names[0]].predict(batch)
+        return _by(bundles[names[0]], batch)
     codes = np.asarray(variants.indices.fill_null(-1))
-    scores = np.full(batch.num_rows, np.nan)
+    scores, errors = np.full(batch.num_rows, np.nan), dict[int, str]()
     for code, name in enumerate(names):
         if name in bundles:
             rows = np.flatnonzero(codes == code)
-            scores[rows] = bundles[name].predict(batch.take(pa.array(rows)))
-    return scores
+            scores[rows], raised = _by(bundles[name], batch.take(pa.array(rows)))
+            errors |= {int(rows[at]): why for at, why in raised.items()}
+    return scores, errors
+
+
+def _by(bundle: Bundle, batch: pa.RecordBatch) -> tuple[Floats, dict[int, str]]:
+    return score_each(bundle.predict, batch, model=bundle.id)

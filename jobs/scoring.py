@@ -17,7 +17,7 @@ from pyspark.sql import types as T  # noqa: N812
 from jobs.bundles import Bundle
 from jobs.dealing import dealt
 from jobs.lineup import Lineup
-from jobs.predicting import NOTE, Contender, Predict
+from jobs.predicting import ERROR, NOTE, Contender, Predict
 from jobs.tasks import BUCKET, FILE, QuarantineTask, Scoring, file_count
 from schemas.checks import Rule
 from schemas.errors import DeclarationError, InputError, Problem
@@ -27,7 +27,7 @@ from schemas.run import ENTITY_ID, FEATURES, INPUT_ROW, REASONS, STAGE, DataFile
 from validation.analysis import analysis_errors
 from validation.quarantine import listed, rule_reasons
 
-_NOTED = T.StructField(NOTE, T.StringType())
+_NOTED = [T.StructField(name, T.StringType()) for name in (ERROR, NOTE)]
 _MISSING = re.compile(r"ModuleNotFoundError: (No module named '[\w.]+')")
 
 
@@ -68,7 +68,7 @@ def score(
 
     The number of files and their order follow from the rows alone: a row goes to the file of its bucket, and is sorted
     there by bucket and entity id. How Spark had the rows partitioned before leaves no trace. A row whose prediction is
-    not finite, or does not meet a rule, is quarantined.
+    not finite, does not meet a rule, or that its model cannot score, is quarantined.
 
     Args:
         features: ENTITY_ID and the feature columns, ids distinct.
@@ -90,7 +90,7 @@ def score(
     predict = Predict(contenders, outputs)
     if rules:
         # Through the JVM and back, because Spark alone knows what its SQL means. The rows keep their places.
-        added = [*(T.StructField(name, T.DoubleType()) for name in predict.added(placed.columns)), _NOTED]
+        added = [*(T.StructField(name, T.DoubleType()) for name in predict.added(placed.columns)), *_NOTED]
         predicted = placed.mapInArrow(predict, T.StructType([*placed.schema.fields, *added]))
         judged = predicted.withColumn(REASONS, listed(rule_reasons(predicted, rules, where=where)))
         with analysis_errors(f"{where}: rules"):

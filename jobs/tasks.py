@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from jobs.dealing import OTHER, VARIANT
 from jobs.logs import log_in_worker
-from jobs.predicting import NOTE, Contender, Predict, other_output, others_in
+from jobs.predicting import ERROR, NOTE, Contender, Predict, other_output, others_in
 from lookup.writer import SteadyWriter, write_rows
 from schemas.errors import AlmanacError
 from schemas.run import (
@@ -131,7 +131,7 @@ class Scoring(Task):
 
     def write(self, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
         others = others_in(schema.names)
-        own = {*self.outputs, NOTE, REASONS, VARIANT, *others}
+        own = {*self.outputs, ERROR, NOTE, REASONS, VARIANT, *others}
         own |= {other_output(column, output) for column in others for output in self.outputs}
         features = pa.schema([each for each in schema if each.name not in own])
         wanted = [(PREDICTIONS, name, prediction_schema(self.outputs)), (FEATURES, name, features)]
@@ -193,7 +193,7 @@ class Scoring(Task):
 
 @dataclass(slots=True)
 class _Aside:
-    """The rows of a partition whose prediction is not finite or broke a rule."""
+    """The rows of a partition whose prediction is not finite or broke a rule, or whose model raised."""
 
     folder: Path
     name: str
@@ -217,8 +217,10 @@ class _Aside:
         bad = batch.filter(failed)
         broken: list[list[str]] = judged.filter(failed).to_pylist() if judged is not None else [[]] * bad.num_rows
         listed = [
-            [*([] if is_finite else [NOT_FINITE]), *rules]
-            for is_finite, rules in zip(sound.filter(failed).to_pylist(), broken, strict=True)
+            [*([f"error: {error}"] if error else [] if is_finite else [NOT_FINITE]), *rules]
+            for error, is_finite, rules in zip(
+                bad.column(ERROR).to_pylist(), sound.filter(failed).to_pylist(), broken, strict=True
+            )
         ]
         schema = quarantine_schema(self.features, self.outputs)
         told = {STAGE: pa.repeat(PREDICTIONS, len(listed)), REASONS: pa.array(listed, _LISTED)}
