@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks.figure import Compared, Samples
@@ -73,6 +74,13 @@ def _child(place: Workplace, what: str, *, rows: int | None = None, meanwhile: M
     # Two cores, whatever the machine has: the bars are for them.
     environ = {**environment(), "SPARK_LOCAL_IP": "127.0.0.1", "PYTHONPATH": str(ROOT)}
     environ |= {name: os.environ[name] for name in ("JAVA_HOME",) if name in os.environ}
-    command = [python, "-m", "benchmarks.scoring_paths", what, folder, str(rows or place.entity_count)]
+    command: list[str | Path] = [
+        python,
+        "-m",
+        "benchmarks.scoring_paths",
+        what,
+        folder,
+        str(rows or place.entity_count),
+    ]
     ended = run_command(command, cwd=folder, environ=environ, timeout_seconds=_TIMEOUT_SECONDS, meanwhile=meanwhile)
     return json.loads(ended.out.strip().splitlines()[-1])

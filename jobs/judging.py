@@ -1,7 +1,7 @@
 """The key rules of `validation.quarantine.judge_rows` on Arrow rows: which of a file's rows pass, in which order."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from jobs.gathering import Places, gathered, without_dictionaries
 from jobs.reading import CRC
 from lookup.rows import flat
 from schemas.keys import MAX_ID_BYTES
@@ -22,7 +23,6 @@ KEY_REASONS = (NULL_KEY, BLANK_KEY, BAD_KEY, DUPLICATE_KEY)  # in the order in w
 _CONTROL = r"[\x00-\x1f\x7f]"
 _AT = "__at"
 
-Places = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 
@@ -35,18 +35,17 @@ class Judge:
         paths: The files of rows.
         schema: Of the features.
         key: The columns that name an entity.
-        files, buckets: How the predictions will be cut.
+        buckets: Of the lookup table.
     """
 
     folder: Path
     paths: tuple[Path, ...]
     schema: pa.Schema
     key: tuple[str, ...]
-    files: int
     buckets: int
 
     def __call__(self, number: int) -> dict[str, Any]:
-        table = file_rows(self.paths, number, self.files)
+        table = file_rows(self.paths, number)
         ids, keys = table.column(ENTITY_ID), [table.column(name) for name in self.key]
         bucket = pa.array(np.asarray(table.column(CRC)) % np.uint32(self.buckets))
         order = np.asarray(
@@ -65,10 +64,11 @@ class Judge:
         np.save(_order_path(self.folder, number), order)
         return {"passed": len(order), "failed": failed, "collapsed": collapsed, "aside": aside}
 
-    def _distinct(self, table: pa.Table, places: Places) -> pa.Table:
+    def _distinct(self, table: pa.RecordBatch, places: Places) -> pa.Table:
         """The different rows among these, each with the place of one of its copies."""
         names = [*self.schema.names, ENTITY_ID]
-        rows = table.select(names).take(pa.array(places)).append_column(_AT, pa.array(places))
+        rows = pa.table(table.select(names)).take(pa.array(places))
+        rows = rows.cast(without_dictionaries(rows.schema)).append_column(_AT, pa.array(places))
         grouped = rows.group_by(names, use_threads=False).aggregate([(_AT, "min")])
         return grouped.rename_columns({f"{_AT}_min": _AT}).select([*names, _AT])
 
@@ -97,32 +97,31 @@ class Judge:
         return path
 
 
-def file_rows(paths: Sequence[Path], number: int, files: int) -> pa.Table:
-    """The rows of a file to come, in the order of the source; strings and numbers stay where the files are mapped."""
-    batches = [batch for path in paths for batch in _parts(path, number, files)]
-    return pa.Table.from_batches(batches).combine_chunks()
+def file_rows(paths: Sequence[Path], number: int) -> pa.RecordBatch:
+    """The rows of a file to come, in the order of the source."""
+    table = pa.Table.from_batches([_part(path, number) for path in paths])
+    columns = [pa.concat_arrays(column.chunks) for column in table.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=table.schema)
 
 
-def ordered_rows(folder: Path, paths: Sequence[Path], number: int, files: int) -> pa.Table:
+def ordered_rows(folder: Path, paths: Sequence[Path], number: int) -> pa.RecordBatch:
     """The rows of a file to come that passed, in their order."""
-    order = pa.array(np.load(_order_path(folder, number)))
-    return file_rows(paths, number, files).drop_columns(CRC).take(order).combine_chunks()
+    rows = file_rows(paths, number)
+    return gathered(rows.drop_columns([CRC]), np.load(_order_path(folder, number)))
 
 
-def _parts(path: Path, number: int, files: int) -> Iterator[pa.RecordBatch]:
+def _part(path: Path, number: int) -> pa.RecordBatch:
     with pa.memory_map(str(path)) as source:
-        reader = pa.ipc.open_file(source)
-        for index in range(number, reader.num_record_batches, files):
-            yield reader.get_batch(index)
+        return pa.ipc.open_file(source).get_batch(number)
 
 
 def _order_path(folder: Path, number: int) -> Path:
     return folder / f"order-{number:05}.npy"
 
 
-def _repeated(ids: pa.ChunkedArray, order: Places) -> Flags:
+def _repeated(ids: pa.Array, order: Places) -> Flags:
     """Whether another row has the same id, of rows that are in this order."""
-    in_order = ids.combine_chunks().take(pa.array(order))
+    in_order = ids.take(pa.array(order))
     equal = np.asarray(pc.fill_null(pc.equal(in_order[1:], in_order[:-1]), False))
     found = np.zeros(len(order), np.bool_)
     found[order[1:][equal]] = True
@@ -130,10 +129,10 @@ def _repeated(ids: pa.ChunkedArray, order: Places) -> Flags:
     return found
 
 
-def _keyed_wrong(ids: pa.ChunkedArray, keys: Sequence[pa.ChunkedArray]) -> Flags:
+def _keyed_wrong(ids: pa.Array, keys: Sequence[pa.Array]) -> Flags:
     """Whether a key is missing, blank or cannot be one; nearly always none is, which is seen of all ids at once."""
     texts = [key for key in keys if pa.types.is_string(key.type)]
-    known = pc.fill_null(ids, "").combine_chunks()
+    known = pc.fill_null(ids, "")
     data, offsets = flat(known.cast(pa.binary()))
     inside = data[offsets[0] : offsets[-1]]
     wrong = np.asarray(pc.is_null(ids))
@@ -144,14 +143,14 @@ def _keyed_wrong(ids: pa.ChunkedArray, keys: Sequence[pa.ChunkedArray]) -> Flags
     return wrong.copy()
 
 
-def _is_bad(ids: pa.ChunkedArray) -> pa.ChunkedArray:
+def _is_bad(ids: pa.Array) -> pa.Array:
     is_long = pc.greater(pc.binary_length(ids), MAX_ID_BYTES)
     return pc.fill_null(pc.or_(is_long, pc.match_substring_regex(ids, _CONTROL)), False)
 
 
-def _is_blank(text: pa.ChunkedArray) -> pa.ChunkedArray:
+def _is_blank(text: pa.Array) -> pa.Array:
     return pc.fill_null(pc.equal(pc.ascii_trim(text, " "), ""), False)
 
 
-def _any(flags: Sequence[pa.ChunkedArray]) -> Flags:
-    return np.logical_or.reduce([np.asarray(each) for each in flags])
+def _any(flags: Sequence[pa.Array]) -> Flags:
+    return np.asarray(np.logical_or.reduce([np.asarray(each) for each in flags]), np.bool_)

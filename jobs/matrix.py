@@ -40,6 +40,9 @@ def feature_columns(features: Sequence[Feature], table: pa.RecordBatch | pa.Tabl
 def _encoded(feature: Feature, column: pa.Array | pa.ChunkedArray, model: str) -> Floats:
     where = f"bundle {model}: feature {feature.name}"
     if feature.kind == "categorical":
+        codes = None
+        if pa.types.is_dictionary(column.type) and isinstance(column, pa.Array):
+            column, codes = column.dictionary, column.indices
         if pa.types.is_floating(column.type):
             raise InputError(Problem("BUNDLE_DTYPE", where, str(column.type), "text, as in training"))
         try:
@@ -47,6 +50,7 @@ def _encoded(feature: Feature, column: pa.Array | pa.ChunkedArray, model: str) -
         except pa.ArrowException as err:  # a list, a struct, bytes that are not UTF-8
             raise InputError(Problem("BUNDLE_DTYPE", where, str(column.type), "text, as in training")) from err
         column = pc.index_in(text, pa.array(feature.categories, pa.string()))
+        column = column if codes is None else column.take(codes)
     elif not (
         pa.types.is_floating(column.type) or pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)
     ):

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from jobs.gathering import gathered
 from jobs.projection import Projection
 from lookup.crc import crc32
 from lookup.rows import flat
@@ -20,6 +21,7 @@ from schemas.run import ENTITY_ID
 CRC = "__crc"
 BATCH_BYTES = 64 << 20  # of rows that are taken apart at once
 _UNIT_BYTES = 128 << 20
+_DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 # Outside, the calendar of the file's writer and of Spark's text differ from Arrow's.
 _FIRST_DAY, _LAST_DAY = dt.date(1582, 10, 15), dt.date(9999, 12, 31)
 
@@ -95,50 +97,53 @@ class Sorter:
 
     @property
     def schema(self) -> pa.Schema:
-        added = [pa.field(ENTITY_ID, pa.string()), pa.field(CRC, pa.uint32())]
-        return pa.schema([*self.projection.schema, *added])
+        """Of the rows: text that is no key has a dictionary, which is taken apart and read with less work."""
+        fields = [
+            field.with_type(_DICTIONARY) if field.type == pa.string() and field.name not in self.key else field
+            for field in self.projection.schema
+        ]
+        return pa.schema([*fields, pa.field(ENTITY_ID, pa.string()), pa.field(CRC, pa.uint32())])
 
     def __call__(self, number: int) -> dict[str, Any]:
-        """The path for the unit of that number, and how many rows and bytes it has for each file to come."""
-        path = self.folder / f"rows-{number:05}.arrow"
-        temporary = self.folder / f".{path.name}-{uuid4().hex}"
-        rows, sizes = np.zeros(self.files, np.int64), np.zeros(self.files, np.int64)
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, self.schema) as writer:
-            for batch in self._batches(self.units[number]):
+        """The paths for the unit of that number, and how many bytes they have for each file to come."""
+        paths, sizes = [], np.zeros(self.files, np.int64)
+        for index, batch in enumerate(self._batches(self.units[number])):
+            path = self.folder / f"rows-{number:05}-{index:05}.arrow"
+            temporary = self.folder / f".{path.name}-{uuid4().hex}"
+            with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
                 for file, part in enumerate(self._parts(batch)):
-                    rows[file] += part.num_rows
                     sizes[file] += part.nbytes
                     writer.write_batch(part)
-        temporary.replace(path)
-        return {"path": str(path), "rows": rows.tolist(), "bytes": sizes.tolist()}
+            temporary.replace(path)
+            paths.append(str(path))
+        return {"paths": paths, "bytes": sizes.tolist()}
 
     def _batches(self, unit: Unit) -> Iterator[pa.RecordBatch]:
-        wanted = list(dict.fromkeys(one.source for one in self.projection.columns))
-        stored = [name for name in wanted if name != self.projection.partition]
-        with pq.ParquetFile(unit.file) as parquet:
+        """The rows of the unit, each with its entity id and its check."""
+        columns, schema = self.projection.columns, self.schema
+        stored = list(dict.fromkeys(one.source for one in columns if one.source != self.projection.partition))
+        coded = [one.source for one in columns if schema.field(one.name).type == _DICTIONARY]
+        day = pa.scalar(unit.day, pa.date32())
+        with pq.ParquetFile(unit.file, read_dictionary=coded) as parquet:
             for batch in parquet.iter_batches(unit.batch_rows, list(unit.groups), stored, use_threads=False):
-                day = pa.scalar(unit.day, pa.date32())
-                columns = [
-                    _as_spark(
-                        pa.repeat(day, batch.num_rows) if one.source not in stored else batch.column(one.source),
-                        one.kind,
-                    )
-                    for one in self.projection.columns
+                rows = [
+                    as_spark(batch.column(one.source) if one.source in stored else pa.repeat(day, batch.num_rows), kind)
+                    for one, kind in zip(columns, schema.types, strict=False)
                 ]
-                yield pa.RecordBatch.from_arrays(columns, schema=self.projection.schema)
+                ids = entity_ids([rows[at] for at in map(schema.get_field_index, self.key)])
+                checks = crc32(*flat(pc.fill_null(ids, "").cast(pa.binary())))
+                yield pa.RecordBatch.from_arrays([*rows, ids, pa.array(checks)], schema=schema)
 
     def _parts(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         """The rows of each file to come, in order of the files."""
-        ids = entity_ids([batch.column(name) for name in self.key])
-        checks = crc32(*flat(pc.fill_null(ids, "").cast(pa.binary())))
-        place = checks.astype(np.int64) % self.buckets * self.files // self.buckets
-        order = np.argsort(place.astype(np.uint16 if self.files < 1 << 16 else np.uint32), kind="stable")
-        whole = pa.RecordBatch.from_arrays([*batch.columns, ids, pa.array(checks)], schema=self.schema)
+        place = np.asarray(batch.column(CRC)).astype(np.int64) % self.buckets * self.files // self.buckets
         if self.files > 1:
-            whole = whole.take(pa.array(order))
+            batch = gathered(
+                batch, np.argsort(place.astype(np.uint16 if self.files < 1 << 16 else np.uint32), kind="stable")
+            )
         start = 0
         for count in np.bincount(place, minlength=self.files).tolist():
-            yield whole.slice(start, count)
+            yield batch.slice(start, count)
             start += count
 
 
@@ -155,14 +160,22 @@ def _escaped(text: pa.Array) -> pa.Array:
     return text
 
 
-def _as_spark(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """The column as Spark's SQL casts it, and groups by it: one zero, one NaN."""
-    if pa.types.is_dictionary(column.type):
+def as_spark(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """The column as Spark's SQL casts it, and groups by it: one zero, one NaN.
+
+    Raises:
+        NotShortError: it has dates of which calendar and text differ.
+    """
+    if pa.types.is_dictionary(column.type) and kind != _DICTIONARY:
         column = column.dictionary_decode()
     if pa.types.is_date(column.type):
         span = pc.min_max(column).as_py()
         if span["min"] is not None and not _FIRST_DAY <= span["min"] <= span["max"] <= _LAST_DAY:
             raise NotShortError(f"a date is {span['min']} or {span['max']}")
+    if kind == _DICTIONARY:
+        if not pa.types.is_dictionary(column.type):
+            column = pc.cast(column, pa.string()).dictionary_encode()
+        return column if column.type == kind else pc.cast(column, kind)
     cast = pc.cast(column, kind, safe=False)
     if not pa.types.is_floating(kind):
         return cast

@@ -22,6 +22,7 @@ from jobs.projection import Projection
 from jobs.reading import BATCH_BYTES, NotShortError, Sorter, source_units
 from jobs.scoring import Scored, contenders_of, run_tasks, scored_by
 from jobs.tasks import FILE, Scoring, file_count, told
+from lookup.writer import ROW_GROUP_ROWS
 from schemas.keys import bucket_count
 from schemas.run import REASONS
 from validation.quarantine import listed
@@ -80,8 +81,8 @@ def sort_rows(
         largest = max(map(sum, zip(*(record["bytes"] for record in placed), strict=True)))
         if largest > MOST_FILE_BYTES:
             raise NotShortError(f"the rows of one file take {largest >> 20} MiB")
-        paths = tuple(sorted(Path(record["path"]) for record in placed))
-        judge = Judge(scratch, paths, projection.schema, tuple(key), files, buckets)
+        paths = tuple(sorted(Path(path) for record in placed for path in record["paths"]))
+        judge = Judge(scratch, paths, projection.schema, tuple(key), buckets)
         judged = _in_tasks(spark, files, _Part(judge))
         passed, failed, collapsed = (sum(each[name] for each in judged) for name in ("passed", "failed", "collapsed"))
         if (bucket_count(passed, entities_per_bucket), file_count(passed)) == (buckets, files):
@@ -157,9 +158,10 @@ class _Filler:
             yield from self.scoring(self._rows(number))
 
     def _rows(self, number: int) -> Iterator[pa.RecordBatch]:
-        table = ordered_rows(self.rows.folder, self.rows.paths, number, self.rows.files)
-        rows = max(1024, BATCH_BYTES * max(1, table.num_rows) // max(1, table.nbytes))
-        for batch in table.to_batches(max_chunksize=rows):
+        rows = ordered_rows(self.rows.folder, self.rows.paths, number)
+        at_once = min(ROW_GROUP_ROWS, max(1024, BATCH_BYTES * max(1, rows.num_rows) // max(1, rows.nbytes)))
+        for start in range(0, rows.num_rows, at_once):
+            batch = rows.slice(start, at_once)
             yield batch.append_column(FILE, pa.repeat(pa.scalar(number, pa.int32()), batch.num_rows))
 
 

@@ -24,7 +24,8 @@ class SteadyWriter:
     """
 
     def __init__(self, folder: Path, name: str, schema: pa.Schema) -> None:
-        self._folder, self._name, self._schema = folder, name, schema
+        self._folder, self._name = folder, name
+        self._schema = pa.schema([field.with_type(_plain(field.type)) for field in schema])
         self._temporary = folder / f".{name}-{uuid4().hex}"
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
@@ -62,7 +63,9 @@ class SteadyWriter:
         return DataFile(path=f"{self._folder.name}/{self._name}", rows=self._rows, sha256=digest, size_bytes=size_bytes)
 
     def _flush(self, *, whole_groups_only: bool) -> None:
-        table = pa.Table.from_batches(self._pending, self._schema).combine_chunks()
+        # Without dictionaries, whose order follows from more than the rows of this file.
+        table = pa.Table.from_batches(self._pending, None if self._pending else self._schema).combine_chunks()
+        table = table.cast(self._schema)
         rows = table.num_rows // ROW_GROUP_ROWS * ROW_GROUP_ROWS if whole_groups_only else table.num_rows
         writer = self._opened(table)
         for start in range(0, rows, ROW_GROUP_ROWS):
@@ -83,6 +86,10 @@ class SteadyWriter:
                 store_schema=False,
             )
         return self._writer
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _repeats(column: pa.ChunkedArray) -> bool:

@@ -45,10 +45,10 @@ STRANGE = [0.0, -0.0, float("nan"), float("inf"), None, 1.5, -2.0]
 def rows(count: int, seed: int = 7, *, is_clean: bool = False) -> pa.Table:
     """Made-up people; unless they are clean, with keys of every fault, and copies, equal or not."""
     draw = np.random.default_rng(seed)
-    name = [f"p-{number}" for number in range(count)]
+    name: list[str | None] = [f"p-{number}" for number in range(count)]
     if not is_clean:
         name = [str(draw.choice(TEXTS)) if draw.random() < 0.2 else each for each in name]
-        name = [None if draw.random() < 0.05 else each for each in name]
+        name = [each if draw.random() > 0.05 else None for each in name]
     table = pa.table(
         {
             "name": pa.array(name, pa.string()),
