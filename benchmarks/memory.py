@@ -4,8 +4,11 @@ The figure is the proportional set size: a page that n processes share counts as
 workers can be added up. Reading it costs a few milliseconds a process: timings come from other runs.
 """
 
+import os
 import time
 from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.figure import Samples, Unmeasurable
@@ -41,7 +44,7 @@ class Peaks:
 
     def _sample(self, root: int) -> None:
         now: Counter[str] = Counter()
-        for pid in _session(root):
+        for pid in session_pids(root):
             try:
                 kind, size = _kind(pid, root), _pss_kib(pid)
             except OSError:  # it ended meanwhile
@@ -53,7 +56,7 @@ class Peaks:
         self.kib |= now
 
 
-def _session(root: int) -> list[int]:
+def session_pids(root: int) -> list[int]:
     """The processes of a session: the program, its JVM and their workers, but not the Redis, which has its own."""
     found = []
     for entry in _PROC.iterdir():
@@ -65,6 +68,16 @@ def _session(root: int) -> list[int]:
             if int(stat.rpartition(")")[2].split()[3]) == root:
                 found.append(int(entry.name))
     return found
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """What these processes, and those that ended before them and were theirs, have used of the cores."""
+    ticks = 0
+    for pid in pids:
+        with suppress(OSError):  # it ended meanwhile
+            fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _kind(pid: int, root: int) -> str:

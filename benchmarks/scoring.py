@@ -24,7 +24,10 @@ def score(place: Workplace) -> Samples:
     found = _child(place, "paths")
     rows, seconds = found["rows"], found["seconds"]
     ours = _rates(rows, seconds["ours"])
-    told = "; ".join(f"{name} {', '.join(f'{each:.1f}' for each in taken)} s" for name, taken in seconds.items())
+    told = "; ".join(
+        f"{name} {', '.join(f'{each:.1f}' for each in taken)} s, CPU {min(found['cpu'][name]):.1f} s"
+        for name, taken in seconds.items()
+    )
     note = f"{rows:,} rows of {found['columns']} features, the {found['way']}, {found['engine']}: {told}"
     return {
         figure: Compared(ours, _rates(rows, seconds[peer]), note if peer == "spark_udf" else "")

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import scoring_rows as made
+from benchmarks.memory import cpu_seconds, session_pids
 from jobs.bundles import proven_bundle
 from jobs.matrix import feature_columns
 from schemas.declared import load_pipeline
@@ -33,6 +34,8 @@ _CORES = 2
 
 def main() -> None:
     what, root, rows = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    if os.getsid(0) != os.getpid():
+        os.setsid()  # what it starts is known by its session
     spark = _session()
     try:
         answer = {"paths": _paths, "model": _model, "routes": _routes, "once": _once}[what](spark, root, rows)
@@ -97,16 +100,25 @@ def _paths(spark: "SparkSession", root: Path, rows: int) -> dict[str, Any]:
         "threads": lambda: threads(plan.bundle, source, out, _CORES),
     }
     seconds: dict[str, list[float]] = {name: [] for name in paths}
+    cores: dict[str, list[float]] = {name: [] for name in paths}
     for _ in range(_ROUNDS):
         for name, path in paths.items():
             shutil.rmtree(out, ignore_errors=True)
-            started = time.perf_counter()
+            used, started = _cpu(), time.perf_counter()
             path()
             seconds[name].append(round(time.perf_counter() - started, 3))
-            sys.stderr.write(f"{name} {seconds[name][-1]}\n")
+            cores[name].append(round(_cpu() - used, 1))
+            sys.stderr.write(f"{name} {seconds[name][-1]} s, CPU {cores[name][-1]} s\n")
     manifest = _ours(plan, spark)
     engines = ", ".join(manifest.parity[0].engines)
-    return {"seconds": {name: taken[1:] for name, taken in seconds.items()}, "engine": engines, "way": _way(manifest)}
+    measured = {"seconds": seconds, "cpu": cores}
+    kept = {what: {name: taken[1:] for name, taken in each.items()} for what, each in measured.items()}
+    return {**kept, "engine": engines, "way": _way(manifest)}
+
+
+def _cpu() -> float:
+    """CPU seconds of this process, its JVM and their workers."""
+    return cpu_seconds(session_pids(os.getpid()))
 
 
 def _model(spark: "SparkSession", root: Path, rows: int) -> dict[str, Any]:  # noqa: ARG001  # as the others

@@ -112,7 +112,7 @@ def declare(root: Path, table: pa.Table, **changes: Any) -> Settings:
 def store(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with a bundle of these features."""
     root = tmp_path_factory.mktemp("people")
-    made = declare(root, rows(400, is_clean=True))
+    made = declare(root, rows(400, is_clean=True), key=["name"], sql=SQL.format(key="name"))
     train(spark.newSession(), made, load_pipeline(made, NAME))
     return root / "store"
 
