@@ -73,6 +73,7 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark, *, baseline: Base
         calibrated=checks.calibrated,
         contests=checks.contests,
         stages=(*manifest.stages, Stage(name="verify", seconds=seconds, rows_in=manifest.counts.rows)),
+        way=manifest.way,
         data_docs=checks.data_docs,
     )
     with beside_others(store.folder):  # an erasure takes out of a report what it finds there

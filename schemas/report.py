@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from schemas.run import Stage
+from schemas.run import Stage, Way
 
 Family = Literal[
     "inputs",
@@ -202,6 +202,7 @@ class Report(BaseModel):
         contests: Each declared challenger against what would serve without it.
         calibrated: The run whose outcomes `calibration` tells; None where there is none to tell of.
         stages: What each part of the run took.
+        way: How the rows came to the predictions.
         data_docs: The page of Great Expectations' Data Docs, relative to the run's folder.
     """
 
@@ -222,6 +223,7 @@ class Report(BaseModel):
     calibrated: str | None = None
     contests: tuple[ContestMeasure, ...] = ()
     stages: tuple[Stage, ...] = ()
+    way: Way | None = None
     data_docs: str | None = None
 
     @model_validator(mode="after")
