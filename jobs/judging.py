@@ -13,13 +13,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.gathering import Places, gathered, without_dictionaries
+from jobs.projection import Projection
 from jobs.reading import CRC
 from lookup.rows import flat
 from schemas.keys import MAX_ID_BYTES
 from schemas.run import ENTITY_ID, REASONS
 from validation.quarantine import BAD_KEY, BLANK_KEY, DUPLICATE_KEY, NULL_KEY
 
-KEY_REASONS = (NULL_KEY, BLANK_KEY, BAD_KEY, DUPLICATE_KEY)  # in the order in which a row lists them
+KEY_REASONS = (NULL_KEY, BLANK_KEY, BAD_KEY, DUPLICATE_KEY)  # in the order in which a row lists them, rules behind
 _CONTROL = r"[\x00-\x1f\x7f]"
 _AT = "__at"
 
@@ -33,14 +34,14 @@ class Judge:
     Attributes:
         folder: Where both are written.
         paths: The files of rows.
-        schema: Of the features.
+        projection: The features.
         key: The columns that name an entity.
         buckets: Of the lookup table.
     """
 
     folder: Path
     paths: tuple[Path, ...]
-    schema: pa.Schema
+    projection: Projection
     key: tuple[str, ...]
     buckets: int
 
@@ -52,6 +53,8 @@ class Judge:
             pc.sort_indices(pa.table({"bucket": bucket, "id": ids}), [("bucket", "ascending"), ("id", "ascending")])
         ).astype(np.int64)
         suspect = _keyed_wrong(ids, keys) | _repeated(ids, order)
+        for _, rule in self.projection.rules:
+            suspect |= ~_holds(rule(table))
         aside, failed, collapsed = "", 0, 0
         if suspect.any():
             rows = self._distinct(table, np.flatnonzero(suspect))
@@ -66,7 +69,7 @@ class Judge:
 
     def _distinct(self, table: pa.RecordBatch, places: Places) -> pa.Table:
         """The different rows among these, each with the place of one of its copies."""
-        names = [*self.schema.names, ENTITY_ID]
+        names = [*self.projection.schema.names, ENTITY_ID]
         rows = pa.table(table.select(names)).take(pa.array(places))
         rows = rows.cast(without_dictionaries(rows.schema)).append_column(_AT, pa.array(places))
         grouped = rows.group_by(names, use_threads=False).aggregate([(_AT, "min")])
@@ -76,18 +79,14 @@ class Judge:
         ids = rows.column(ENTITY_ID).to_pylist()
         copies = Counter(ids)
         texts = [pc.cast(rows.column(name), pa.string()) for name in self.key]
-        null = _any([pc.is_null(text) for text in texts])
-        blank = _any([_is_blank(text) for text in texts])
-        bad = np.asarray(_is_bad(rows.column(ENTITY_ID)))
-        flags = zip(null, blank, bad, ids, strict=True)
-        return [
-            [
-                name
-                for name, applies in zip(KEY_REASONS, (*own, id_ is not None and copies[id_] > 1), strict=True)
-                if applies
-            ]
-            for *own, id_ in flags
-        ]
+        applies = {
+            NULL_KEY: _any([pc.is_null(text) for text in texts]),
+            BLANK_KEY: _any([_is_blank(text) for text in texts]),
+            BAD_KEY: np.asarray(_is_bad(rows.column(ENTITY_ID))),
+            DUPLICATE_KEY: np.array([id_ is not None and copies[id_] > 1 for id_ in ids], np.bool_),
+        }
+        listed = [*applies.items(), *((name, ~_holds(rule(rows))) for name, rule in self.projection.rules)]
+        return [[name for name, flags in listed if flags[at]] for at in range(len(ids))]
 
     def _set_aside(self, rows: pa.Table, reasons: list[list[str]], number: int) -> Path:
         listed = pa.array(reasons, pa.list_(pa.string()))
@@ -150,6 +149,11 @@ def _is_bad(ids: pa.Array) -> pa.Array:
 
 def _is_blank(text: pa.Array) -> pa.Array:
     return pc.fill_null(pc.equal(pc.ascii_trim(text, " "), ""), False)
+
+
+def _holds(found: Any) -> Flags:
+    """What is not known does not hold."""
+    return np.asarray(pc.fill_null(found, False), np.bool_)
 
 
 def _any(flags: Sequence[pa.Array]) -> Flags:

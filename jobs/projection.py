@@ -1,24 +1,22 @@
 """Whether features.sql only picks columns of one Parquet source: such rows need no Spark on their way to the model."""
 
 import datetime as dt
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_type, to_arrow_type
 
+from jobs.lineup import route_rules
+from jobs.predicates import NotPlainError, Predicate, arrow_predicate, items, kind_of
 from jobs.snapshot import Snapshot, SourceSnapshot
 from schemas.declared import DeclaredPipeline
 
 _NUMBERS = (pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.bool_())
 _TEXTS = (pa.string(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.bool_(), pa.date32())
-
-
-class _NotPlainError(Exception):
-    """Why the rows have to go through Spark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +42,15 @@ class Projection:
         columns: In their order.
         files: Each with the day of its partition, where the source has partitions.
         partition: Name of the partition column.
+        rules: What a row must meet, by name.
+        routes: Which rows have a model of their own, by name; the first that holds decides.
     """
 
     columns: tuple[Picked, ...]
     files: tuple[tuple[Path, dt.date | None], ...]
     partition: str | None
+    rules: tuple[tuple[str, Predicate], ...] = ()
+    routes: tuple[tuple[str, Predicate], ...] = ()
 
     @property
     def schema(self) -> pa.Schema:
@@ -62,63 +64,60 @@ def find_projection(
 
     Spark's own optimised plan is asked, so that what its SQL means is left to Spark: a projection is what it has
     turned into columns of one relation, as they are or cast where Arrow's cast gives the same, and at most a condition
-    on the partition.
+    on the partition. What it cannot analyse at all is left to the long way to tell.
     """
     try:
         return _projection(spark, declared, snapshot, features)
-    except _NotPlainError as why:
-        return str(why)
+    except (NotPlainError, AnalysisException) as why:
+        return str(why).splitlines()[0]
 
 
 def _projection(spark: SparkSession, declared: DeclaredPipeline, snapshot: Snapshot, features: DataFrame) -> Projection:
     pipeline = declared.pipeline
-    if pipeline.rules:
-        raise _NotPlainError("rules are Spark's SQL")
-    if pipeline.models.routes or pipeline.models.challengers:
-        raise _NotPlainError("routes and challengers are dealt out by Spark")
+    if others := [rule.name for rule in pipeline.rules if rule.on != "features"]:
+        raise NotPlainError(f"rule {others[0]} is not about features")
+    if pipeline.models.challengers:
+        raise NotPlainError("challengers are dealt their rows by Spark")
     if len(pipeline.sources) > 1:
-        raise _NotPlainError("there are several sources")
+        raise NotPlainError("there are several sources")
     (name, source), *_ = pipeline.sources.items()
     if source.format != "parquet" or source.corrections:
-        raise _NotPlainError(f"source {name} is {'corrected by its own rows' if source.corrections else 'CSV'}")
+        raise NotPlainError(f"source {name} is {'corrected by its own rows' if source.corrections else 'CSV'}")
     read = snapshot.sources[name]
     plan = features._jdf.queryExecution().optimizedPlan()
     picked: dict[str, str] | None = None
-    if _kind(plan) == "Project":
-        picked, plan = dict(map(_picked, _items(plan.projectList()))), plan.child()
+    if kind_of(plan) == "Project":
+        picked, plan = dict(map(_picked, items(plan.projectList()))), plan.child()
     files: tuple[tuple[Path, dt.date | None], ...] = tuple((file, None) for file in read.files)
     if source.partition_by:
         files = tuple((file, _day(file, source.partition_by)) for file in read.files)
-    if _kind(plan) == "Filter":
+    if kind_of(plan) == "Filter":
         files, plan = _chosen(spark, plan.condition(), files, source.partition_by), plan.child()
-    if _kind(plan) != "LogicalRelation":
-        raise _NotPlainError(f"features.sql is more than a projection: {_kind(plan)}")
+    if kind_of(plan) != "LogicalRelation":
+        raise NotPlainError(f"features.sql is more than a projection: {kind_of(plan)}")
     names = picked if picked is not None else {field.name: field.name for field in features.schema}
     columns = tuple(
         _column(field.name, names[field.name], to_arrow_type(field.dataType), read, source.partition_by)
         for field in features.schema
     )
-    return Projection(columns, files, source.partition_by)
+    rules = [(rule.name, rule.check) for rule in (*pipeline.rules, *route_rules(pipeline.models))]
+    routes = [(route.name, route.where) for route in pipeline.models.routes]
+    return Projection(columns, files, source.partition_by, _predicates(features, rules), _predicates(features, routes))
 
 
-def _kind(node: Any) -> str:
-    """The name of a class of Spark's, as it is in Scala."""
-    return str(node.getClass().getSimpleName())
-
-
-def _items(sequence: Any) -> Iterator[Any]:
-    return (sequence.apply(index) for index in range(sequence.size()))
+def _predicates(features: DataFrame, named: list[tuple[str, str]]) -> tuple[tuple[str, Predicate], ...]:
+    return tuple((name, arrow_predicate(features, sql)) for name, sql in named)
 
 
 def _picked(expression: Any) -> tuple[str, str]:
     """The name of a projected column, and of the source's column that it is."""
     name, inner = str(expression.name()), expression
-    if _kind(inner) == "Alias":
+    if kind_of(inner) == "Alias":
         inner = inner.child()
-    if _kind(inner) == "Cast":
+    if kind_of(inner) == "Cast":
         inner = inner.child()
-    if _kind(inner) != "AttributeReference":
-        raise _NotPlainError(f"{name} is computed: {_kind(inner)}")
+    if kind_of(inner) != "AttributeReference":
+        raise NotPlainError(f"{name} is computed: {kind_of(inner)}")
     return name, str(inner.name())
 
 
@@ -127,7 +126,7 @@ def _column(name: str, source: str, kind: pa.DataType, read: SourceSnapshot, par
     is_same = found.equals(kind) and from_arrow_type(found) is not None
     is_cast = (kind == pa.float64() and found in _NUMBERS) or (kind == pa.string() and found in _TEXTS)
     if not (is_cast or (is_same and kind in (*_NUMBERS, *_TEXTS))):
-        raise _NotPlainError(f"{name} is {kind} of a column of {found}")
+        raise NotPlainError(f"{name} is {kind} of a column of {found}")
     return Picked(name, source, kind)
 
 
@@ -139,10 +138,10 @@ def _chosen(
     spark: SparkSession, condition: Any, files: tuple[tuple[Path, dt.date | None], ...], partition: str | None
 ) -> tuple[tuple[Path, dt.date | None], ...]:
     """The files that a condition on their partition leaves; Spark itself is asked which."""
-    references = list(_items(condition.references().toSeq()))
+    references = list(items(condition.references().toSeq()))
     if partition is None or {str(each.name()) for each in references} != {partition}:
-        raise _NotPlainError("features.sql has a condition on its rows")
-    table = ".".join(map(str, _items(references[0].qualifier()))) or "source"
+        raise NotPlainError("features.sql has a condition on its rows")
+    table = ".".join(map(str, items(references[0].qualifier()))) or "source"
     days = sorted({day for _, day in files if day})
     values = ", ".join(f"(DATE'{day.isoformat()}')" for day in days)
     listed = spark.sql(f"SELECT * FROM VALUES {values} AS `{table}`(`{partition}`)")  # noqa: S608  # dates only

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's users know it by
 
+from jobs.dealing import VARIANT
 from jobs.judging import KEY_REASONS, Judge, ordered_rows
 from jobs.lineup import Lineup
 from jobs.predicting import Predict
@@ -24,7 +26,7 @@ from jobs.scoring import Scored, contenders_of, run_tasks, scored_by
 from jobs.tasks import FILE, Scoring, file_count, told
 from lookup.writer import ROW_GROUP_ROWS
 from schemas.keys import bucket_count
-from schemas.run import REASONS
+from schemas.run import CHAMPION, REASONS
 from validation.quarantine import listed
 
 SCRATCH = ".rows"
@@ -37,6 +39,7 @@ class Sorted:
     """The rows of a source, apart by file and judged.
 
     Attributes:
+        projection: What they are.
         folder: Where they are, and in which order.
         paths: The files of rows.
         passed, failed, collapsed: Rows, as the judgement of the long way counts them.
@@ -44,6 +47,7 @@ class Sorted:
         buckets, files: How the predictions are cut.
     """
 
+    projection: Projection
     folder: Path
     paths: tuple[Path, ...]
     passed: int
@@ -82,12 +86,12 @@ def sort_rows(
         if largest > MOST_FILE_BYTES:
             raise NotShortError(f"the rows of one file take {largest >> 20} MiB")
         paths = tuple(sorted(Path(path) for record in placed for path in record["paths"]))
-        judge = Judge(scratch, paths, projection.schema, tuple(key), buckets)
+        judge = Judge(scratch, paths, projection, tuple(key), buckets)
         judged = _in_tasks(spark, files, _Part(judge))
         passed, failed, collapsed = (sum(each[name] for each in judged) for name in ("passed", "failed", "collapsed"))
         if (bucket_count(passed, entities_per_bucket), file_count(passed)) == (buckets, files):
             asides = tuple(Path(each["aside"]) for each in judged if each["aside"])
-            return Sorted(scratch, paths, passed, failed, collapsed, asides, buckets, files)
+            return Sorted(projection, scratch, paths, passed, failed, collapsed, asides, buckets, files)
         # How the rows are cut follows from those that pass, whose number was not known yet.
         shutil.rmtree(scratch)
         rows = passed
@@ -107,7 +111,8 @@ def score_rows(spark: SparkSession, rows: Sorted, lineup: Lineup, folder: Path) 
 def failed_rows(spark: SparkSession, rows: Sorted) -> DataFrame:
     """The rows that failed, with their entity id and REASONS, of the same types as `validation.quarantine.failed`."""
     frame = spark.read.parquet(*map(str, rows.asides))
-    reasons = [F.when(F.array_contains(REASONS, name), F.lit(name)) for name in KEY_REASONS]
+    names = [*KEY_REASONS, *(name for name, _ in rows.projection.rules)]
+    reasons = [F.when(F.array_contains(REASONS, name), F.lit(name)) for name in names]
     return frame.withColumn(REASONS, listed(reasons))
 
 
@@ -161,8 +166,18 @@ class _Filler:
         rows = ordered_rows(self.rows.folder, self.rows.paths, number)
         at_once = min(ROW_GROUP_ROWS, max(1024, BATCH_BYTES * max(1, rows.num_rows) // max(1, rows.nbytes)))
         for start in range(0, rows.num_rows, at_once):
-            batch = rows.slice(start, at_once)
+            batch = self._routed(rows.slice(start, at_once))
             yield batch.append_column(FILE, pa.repeat(pa.scalar(number, pa.int32()), batch.num_rows))
+
+    def _routed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows with the variant that scores each, as `jobs.dealing.dealt` deals them out."""
+        routes = self.rows.projection.routes
+        if not routes:
+            return batch
+        variant = pa.repeat(CHAMPION, batch.num_rows)
+        for name, holds in reversed(routes):
+            variant = pc.if_else(pc.fill_null(holds(batch), False), name, variant)
+        return batch.append_column(VARIANT, variant)
 
 
 def _given(batches: Iterator[pa.RecordBatch]) -> Iterator[int]:

@@ -118,6 +118,11 @@ def store(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def staged(root: Path, session: "SparkSession", store: Path, table: pa.Table, **changes: Any) -> RunManifest:
+    if routes := changes.pop("routes", []):
+        bundle = (store / NAME / "bundles" / "latest.txt").read_text().strip()
+        named = [{"name": f"r{at}", "where": where, "bundle": bundle} for at, where in enumerate(routes)]
+        otherwise = changes.pop("otherwise", "champion")
+        changes["models"] = {"champion": {"bundle": "latest"}, "routes": named, "otherwise": otherwise}
     made = declare(root, table, **changes)
     shutil.copytree(store, root / "store", dirs_exist_ok=True)
     plan = check_inputs(made, NAME, DAY)
@@ -140,6 +145,19 @@ CASES: dict[str, dict[str, Any]] = {
         "key": ["id"],
         "sql": SQL.format(key="CAST(n AS STRING) AS id"),
     },
+    "with rules": {
+        "table": rows(400),
+        "rules": [
+            {"name": "some_x", "check": "x IS NOT NULL AND x > -1"},
+            {"name": "known_word", "check": "word IN ('w0', 'w1', 'w2') OR code = '1'"},
+        ],
+    },
+    "with routes": {"table": rows(300), "routes": ["word = 'w1'", "born < '1990-01-04' AND NOT f >= 0.5"]},
+    "with rows that no route takes": {
+        "table": rows(300),
+        "routes": ["x >= 0", "flag = 'true'"],
+        "otherwise": "quarantine",
+    },
     "of one day": {
         "table": rows(300, is_clean=True),
         "partition": "day",
@@ -155,7 +173,8 @@ def test_both_ways_leave_the_same_bytes(
 ) -> None:
     monkeypatch.setattr(jobs.tasks, "ROWS_PER_FILE", 90)  # several files of few rows
     short = staged(tmp_path / "short", spark, store, **CASES[case])
-    long = staged(tmp_path / "long", spark, store, **CASES[case], rules=TAUTOLOGY)
+    rules = [*CASES[case].get("rules", []), *TAUTOLOGY]
+    long = staged(tmp_path / "long", spark, store, **CASES[case] | {"rules": rules})
     assert (short.way and short.way.name, long.way and long.way.name) == ("short", "long")
     assert short.counts == long.counts
     assert short.files == long.files
@@ -169,7 +188,9 @@ def test_both_ways_leave_the_same_bytes(
         ({"sql": SQL.format(key="name, n AS number") + " WHERE n > 0"}, "features.sql has a condition on its rows"),
         ({"sql": SQL.format(key="DISTINCT name, n AS number")}, "more than a projection"),
         ({"sql": SQL.format(key="name, n AS number").replace("born", "CAST(x AS STRING) AS born")}, "born is string"),
-        ({"rules": TAUTOLOGY}, "rules are Spark's SQL"),
+        ({"rules": TAUTOLOGY}, "Literal in a predicate"),
+        ({"rules": [{"name": "long", "check": "length(word) > 1"}]}, "length(word) in a predicate"),
+        ({"rules": [{"name": "wide", "check": "score < 2", "on": "predictions"}]}, "rule wide is not about features"),
     ],
 )
 def test_what_is_no_plain_projection_goes_the_long_way(
