@@ -8,12 +8,77 @@ from benchmarks.layouts import layouts
 from benchmarks.memory import run_memory
 from benchmarks.moving import retire, roll_back
 from benchmarks.publishing import memory, publish, publish_in_tasks
+from benchmarks.scoring import model_cpu, routes, score, worker_memory
 from benchmarks.serving import against_feast, against_redis, while_publishing
 from benchmarks.verifying import verify
 
 _RUN = "`almanac run flight_delay --date 2013-07-01`, fresh process, fresh store"
 
 _API = "read API, one worker, 64 connections"
+
+_SCORING = (
+    Benchmark(
+        score,
+        (
+            Figure(
+                name="score_rows_per_second",
+                what="scoring Parquet to Parquet on two cores, LightGBM of 200 trees with categories, against "
+                "`mlflow.pyfunc.spark_udf` in the workers' environment",
+                bar=4,
+                judged="ratio",
+                sense="at least",
+            ),
+            Figure(
+                name="score_transport_rows_per_second",
+                what="the same against `mapInArrow` with no model at all",
+                bar=0.9,
+                judged="ratio",
+                sense="at least",
+            ),
+            Figure(
+                name="score_threads_rows_per_second",
+                what="the same against pyarrow and LightGBM's threads on the same cores, without Spark",
+                bar=2,
+                judged="ratio",
+                sense="at least",
+            ),
+        ),
+    ),
+    Benchmark(
+        model_cpu,
+        (
+            Figure(
+                name="model_cpu_ratio",
+                what="rows a CPU second of the tree kernel, against `Booster.predict`, one thread each",
+                bar=8,
+                judged="ratio",
+                sense="at least",
+            ),
+        ),
+    ),
+    Benchmark(
+        routes,
+        (
+            Figure(
+                name="score_routes_seconds",
+                what="two routed models in one pass, against the sum of each alone on its rows, less one read",
+                bar=1.2,
+                judged="ratio",
+            ),
+        ),
+    ),
+    Benchmark(
+        worker_memory,
+        (
+            Figure(
+                name="score_worker_mib",
+                what="peak memory of a Python worker that scores 8,000,000 rows, against 1,000,000",
+                bar=1.1,
+                judged="ratio",
+            ),
+        ),
+    ),
+)
 
 _LOOKUP = (
     Benchmark(
@@ -195,6 +260,7 @@ CATALOG = (
             ),
         ),
     ),
+    *_SCORING,
     *_LOOKUP,
     Benchmark(
         demo_with_uv,

@@ -13,9 +13,9 @@ from benchmarks.workplace import ROOT, Meanwhile, Workplace, environment, run_co
 
 _TIMEOUT_SECONDS = 1500
 _PEERS = {
-    "score_mlflow_ratio": "spark_udf",
-    "score_transport_ratio": "transport",
-    "score_threads_ratio": "threads",
+    "score_rows_per_second": "spark_udf",
+    "score_transport_rows_per_second": "transport",
+    "score_threads_rows_per_second": "threads",
 }
 
 

@@ -65,6 +65,8 @@ class Predicate:
         return self._compared(column)
 
     def _compared(self, column: Any) -> Any:
+        if self.does == "in" and pa.types.is_floating(column.type):  # by value: there are two zeros
+            return reduce(pc.or_kleene, (pc.equal(column, pa.scalar(value, column.type)) for value in self.values))
         if self.does == "in":
             found = pc.is_in(column, pa.array(self.values, column.type))
             return pc.if_else(pc.is_valid(column), found, pa.scalar(None, pa.bool_()))
