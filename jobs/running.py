@@ -10,6 +10,7 @@ from jobs.console import Console
 from jobs.publishing import publisher, smoke, summary
 from jobs.session import SPARK_LOG, spark_session
 from jobs.stages import Plan, check_inputs, gate, score
+from jobs.tallying import tasks_told
 from jobs.verification import verify
 from jobs.watching import watched
 from lookup.publisher import Outcome, Published
@@ -50,10 +51,10 @@ def run(
     plan = _check(settings, pipeline, date, console)
     spark = cache(lambda: _session(plan))
     told = partial(watched, settings, pipeline, date=date, plan=plan)
-    with console.step("score") as step, told("score") as watch:
+    with console.step("score") as step, told("score") as watch, tasks_told(step.progress):
         watch.facts.manifest = manifest = score(plan, spark)
         step.detail = _counts(manifest)
-    with console.step("verify") as step, told("verify") as watch:
+    with console.step("verify") as step, told("verify") as watch, tasks_told(step.progress):
         watch.facts.report = report = verify(plan, manifest, spark)
         step.detail = _verdict(report)
     with told("gate"):
