@@ -1,8 +1,13 @@
 """How far Spark is: the tasks of the stages at work, told every so often while somebody looks on."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark import SparkContext
 
 _SECONDS = 0.5
 
@@ -34,9 +39,10 @@ def tasks_told(tell: Callable[[str], None], *, seconds: float = _SECONDS) -> Ite
 
 def _tasks() -> tuple[int, int] | None:
     """Tasks that are done, and all, of the stages at work; None where none is."""
-    from pyspark import SparkContext  # heavy; a run that is already done starts no Spark
-
-    if (context := SparkContext._active_spark_context) is None:
+    # Not imported for this: a run that is already done starts no Spark, and does not load it.
+    loaded = getattr(sys.modules.get("pyspark"), "SparkContext", None)
+    context: SparkContext | None = loaded._active_spark_context if loaded else None
+    if context is None:
         return None
     tracker = context.statusTracker()
     stages = [info for id_ in tracker.getActiveStageIds() if (info := tracker.getStageInfo(id_))]
