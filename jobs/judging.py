@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from jobs.gathering import Places, gathered, without_dictionaries
 from jobs.projection import Projection
-from jobs.reading import CRC
+from jobs.reading import CRC, made_whole
 from lookup.rows import flat
 from schemas.keys import MAX_ID_BYTES
 from schemas.run import ENTITY_ID, REASONS
@@ -64,7 +64,8 @@ class Judge:
             order = order[~suspect[order]]
             failed, collapsed = kept.false_count, table.num_rows - len(order) - kept.false_count
             aside = str(self._set_aside(rows, reasons, number)) if failed else ""
-        np.save(_order_path(self.folder, number), order)
+        with made_whole(_order_path(self.folder, number)) as half:
+            order.tofile(half)
         return {"passed": len(order), "failed": failed, "collapsed": collapsed, "aside": aside}
 
     def _distinct(self, table: pa.RecordBatch, places: Places) -> pa.Table:
@@ -92,7 +93,8 @@ class Judge:
         listed = pa.array(reasons, pa.list_(pa.string()))
         failed = rows.drop_columns(_AT).append_column(REASONS, listed)
         path = self.folder / f"aside-{number:05}.parquet"
-        pq.write_table(failed.filter(pa.array([bool(each) for each in reasons])), path)
+        with made_whole(path) as half:
+            pq.write_table(failed.filter(pa.array([bool(each) for each in reasons])), half)
         return path
 
 
@@ -106,7 +108,7 @@ def file_rows(paths: Sequence[Path], number: int) -> pa.RecordBatch:
 def ordered_rows(folder: Path, paths: Sequence[Path], number: int) -> pa.RecordBatch:
     """The rows of a file to come that passed, in their order."""
     rows = file_rows(paths, number)
-    return gathered(rows.drop_columns([CRC]), np.load(_order_path(folder, number)))
+    return gathered(rows.drop_columns([CRC]), np.fromfile(_order_path(folder, number), np.int64))
 
 
 def _part(path: Path, number: int) -> pa.RecordBatch:
@@ -115,7 +117,7 @@ def _part(path: Path, number: int) -> pa.RecordBatch:
 
 
 def _order_path(folder: Path, number: int) -> Path:
-    return folder / f"order-{number:05}.npy"
+    return folder / f"order-{number:05}.bin"
 
 
 def _repeated(ids: pa.Array, order: Places) -> Flags:

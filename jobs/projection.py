@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyspark.errors import AnalysisException
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_type, to_arrow_type
 
@@ -68,7 +69,7 @@ def find_projection(
     """
     try:
         return _projection(spark, declared, snapshot, features)
-    except (NotPlainError, AnalysisException) as why:
+    except (NotPlainError, PySparkException, Py4JError) as why:
         return str(why).splitlines()[0]
 
 
@@ -121,7 +122,10 @@ def _picked(expression: Any) -> tuple[str, str]:
     return name, str(inner.name())
 
 
-def _column(name: str, source: str, kind: pa.DataType, read: SourceSnapshot, partition: str | None) -> Picked:
+def _column(name: str, asked: str, kind: pa.DataType, read: SourceSnapshot, partition: str | None) -> Picked:
+    # Spark names a column as the query does, which may be in another case.
+    known = {one.lower(): one for one in [*read.schema.names, *([partition] if partition else [])]}
+    source = known[asked.lower()]
     found = pa.date32() if source == partition else read.schema.field(source).type
     is_same = found.equals(kind) and from_arrow_type(found) is not None
     is_cast = (kind == pa.float64() and found in _NUMBERS) or (kind == pa.string() and found in _TEXTS)
@@ -139,7 +143,7 @@ def _chosen(
 ) -> tuple[tuple[Path, dt.date | None], ...]:
     """The files that a condition on their partition leaves; Spark itself is asked which."""
     references = list(items(condition.references().toSeq()))
-    if partition is None or {str(each.name()) for each in references} != {partition}:
+    if partition is None or {str(each.name()).lower() for each in references} != {partition.lower()}:
         raise NotPlainError("features.sql has a condition on its rows")
     table = ".".join(map(str, items(references[0].qualifier()))) or "source"
     days = sorted({day for _, day in files if day})

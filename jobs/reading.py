@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,17 +110,29 @@ class Sorter:
         paths, sizes = [], np.zeros(self.files, np.int64)
         for index, batch in enumerate(self._batches(self.units[number])):
             path = self.folder / f"rows-{number:05}-{index:05}.arrow"
-            temporary = self.folder / f".{path.name}-{uuid4().hex}"
-            with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            with (
+                made_whole(path) as half,
+                pa.OSFile(str(half), "wb") as sink,
+                pa.ipc.new_file(sink, batch.schema) as writer,
+            ):
                 for file, part in enumerate(self._parts(batch)):
                     sizes[file] += part.nbytes
                     writer.write_batch(part)
-            temporary.replace(path)
             paths.append(str(path))
         return {"paths": paths, "bytes": sizes.tolist()}
 
     def _batches(self, unit: Unit) -> Iterator[pa.RecordBatch]:
-        """The rows of the unit, each with its entity id and its check."""
+        """The rows of the unit, each with its entity id and its check.
+
+        Raises:
+            NotShortError: the file cannot be read; Spark says so as ever.
+        """
+        try:
+            yield from self._read(unit)
+        except (pa.ArrowException, OSError) as err:
+            raise NotShortError(f"{unit.file.name} cannot be read: {str(err).partition(chr(10))[0]}") from err
+
+    def _read(self, unit: Unit) -> Iterator[pa.RecordBatch]:
         columns, schema = self.projection.columns, self.schema
         stored = list(dict.fromkeys(one.source for one in columns if one.source != self.projection.partition))
         coded = [one.source for one in columns if schema.field(one.name).type == _DICTIONARY]
@@ -147,6 +160,17 @@ class Sorter:
             start += count
 
 
+@contextmanager
+def made_whole(path: Path) -> Iterator[Path]:
+    """Where to write a file that has its name only once it is whole: a task that is done again may still be at it."""
+    half = path.with_name(f".{path.name}-{uuid4().hex}")
+    try:
+        yield half
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
+
+
 def entity_ids(columns: Sequence[pa.Array]) -> pa.Array:
     """The entity id of each row, as `schemas.keys.entity_id` joins it; null where any of the columns is."""
     texts = [_escaped(pc.cast(column, pa.string())) for column in columns]
@@ -166,16 +190,14 @@ def as_spark(column: pa.Array, kind: pa.DataType) -> pa.Array:
     Raises:
         NotShortError: it has dates of which calendar and text differ.
     """
-    if pa.types.is_dictionary(column.type) and kind != _DICTIONARY:
+    if pa.types.is_dictionary(column.type) and column.type != kind:
         column = column.dictionary_decode()
     if pa.types.is_date(column.type):
         span = pc.min_max(column).as_py()
         if span["min"] is not None and not _FIRST_DAY <= span["min"] <= span["max"] <= _LAST_DAY:
             raise NotShortError(f"a date is {span['min']} or {span['max']}")
     if kind == _DICTIONARY:
-        if not pa.types.is_dictionary(column.type):
-            column = pc.cast(column, pa.string()).dictionary_encode()
-        return column if column.type == kind else pc.cast(column, kind)
+        return column if column.type == kind else pc.cast(column, pa.string()).dictionary_encode()
     cast = pc.cast(column, kind, safe=False)
     if not pa.types.is_floating(kind):
         return cast
