@@ -24,7 +24,7 @@ class SteadyWriter:
     """
 
     def __init__(self, folder: Path, name: str, schema: pa.Schema) -> None:
-        self._folder, self._name = folder, name
+        self._folder, self._name, self._given = folder, name, schema
         self._schema = pa.schema([field.with_type(_plain(field.type)) for field in schema])
         self._temporary = folder / f".{name}-{uuid4().hex}"
         self._pending: list[pa.RecordBatch] = []
@@ -63,13 +63,13 @@ class SteadyWriter:
         return DataFile(path=f"{self._folder.name}/{self._name}", rows=self._rows, sha256=digest, size_bytes=size_bytes)
 
     def _flush(self, *, whole_groups_only: bool) -> None:
-        # Without dictionaries, whose order follows from more than the rows of this file.
-        table = pa.Table.from_batches(self._pending, None if self._pending else self._schema).combine_chunks()
-        table = table.cast(self._schema)
+        table = pa.Table.from_batches(self._pending, self._given).combine_chunks()
         rows = table.num_rows // ROW_GROUP_ROWS * ROW_GROUP_ROWS if whole_groups_only else table.num_rows
-        writer = self._opened(table)
+        # Without dictionaries, whose order follows from more than the rows of this file.
+        whole = table.slice(0, rows).cast(self._schema)
+        writer = self._opened(whole)
         for start in range(0, rows, ROW_GROUP_ROWS):
-            writer.write_table(table.slice(start, min(ROW_GROUP_ROWS, rows - start)), row_group_size=ROW_GROUP_ROWS)
+            writer.write_table(whole.slice(start, min(ROW_GROUP_ROWS, rows - start)), row_group_size=ROW_GROUP_ROWS)
         self._rows += rows
         rest = table.slice(rows)
         self._pending, self._pending_rows = rest.to_batches(), rest.num_rows

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -81,3 +82,24 @@ def test_a_writer_that_is_not_finished_names_no_file(tmp_path: Path) -> None:
     with SteadyWriter(tmp_path, "f", SCHEMA) as writer:
         writer.write(rows(5))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dictionary_leaves_no_trace(tmp_path: Path) -> None:
+    batch = rows(2 * ROW_GROUP_ROWS + 5)
+    turned = pa.array([*reversed(pc.unique(batch.column("id")).to_pylist()), "never there"], pa.string())
+    codes = pc.index_in(batch.column("id"), value_set=turned)
+    coded = batch.set_column(0, "id", pa.DictionaryArray.from_arrays(codes, turned))
+
+    parts = [coded.slice(start, 50_000) for start in range(0, coded.num_rows, 50_000)]
+    file = write_rows(tmp_path / "coded", "part.parquet", coded.schema, parts)
+
+    assert file.sha256 == write(tmp_path / "plain", batch, []).sha256
+
+
+def test_only_numbers_that_repeat_have_a_dictionary(tmp_path: Path) -> None:
+    count = 10_000
+    table = pa.record_batch({"many": [n / 7 for n in range(count)], "few": [n % 9 / 7 for n in range(count)]})
+    write_rows(tmp_path, "part.parquet", table.schema, [table])
+    group = pq.read_metadata(tmp_path / "part.parquet").row_group(0)
+    assert [group.column(at).has_dictionary_page for at in (0, 1)] == [False, True]
+    assert pq.read_table(tmp_path / "part.parquet").to_pydict() == table.to_pydict()
