@@ -167,6 +167,7 @@ def _by_short_way(folder: Path, plan: Plan, spark: SparkSession, projection: Pro
     outputs = tuple(output.name for output in plan.bundle.manifest.outputs)
     aside = set_aside(failed_rows(spark, rows), None, rows.failed, folder, outputs=outputs) if rows.failed else ()
     judged = _Judged(rows.passed, rows.failed, rows.collapsed, 0)
+    logger.info("run %s: the short way, with pyarrow alone", plan.run_id)
     return _Made(Way(name="short"), judged, scored, aside, rows.buckets, counted)
 
 
