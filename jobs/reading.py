@@ -22,6 +22,7 @@ from schemas.run import ENTITY_ID
 CRC = "__crc"
 BATCH_BYTES = 64 << 20  # of rows that are taken apart at once
 _UNIT_BYTES = 128 << 20
+_PAGE_BYTES = 1 << 20  # of a column, read on at a time: a row group may be larger than all else that is held
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 # Outside, the calendar of the file's writer and of Spark's text differ from Arrow's.
 _FIRST_DAY, _LAST_DAY = dt.date(1582, 10, 15), dt.date(9999, 12, 31)
@@ -137,7 +138,7 @@ class Sorter:
         stored = list(dict.fromkeys(one.source for one in columns if one.source != self.projection.partition))
         coded = [one.source for one in columns if schema.field(one.name).type == _DICTIONARY]
         day = pa.scalar(unit.day, pa.date32())
-        with pq.ParquetFile(unit.file, read_dictionary=coded) as parquet:
+        with pq.ParquetFile(unit.file, read_dictionary=coded, buffer_size=_PAGE_BYTES) as parquet:
             for batch in parquet.iter_batches(unit.batch_rows, list(unit.groups), stored, use_threads=False):
                 rows = [
                     as_spark(batch.column(one.source) if one.source in stored else pa.repeat(day, batch.num_rows), kind)
