@@ -2,10 +2,12 @@
 
 import datetime as dt
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -14,12 +16,15 @@ import yaml
 from benchmarks.verifying import PlainDumper
 from schemas.settings import Settings
 
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
 NAME = "accounts"
 TRAINED_ON, SCORED_FOR = dt.date(2013, 7, 1), dt.date(2013, 7, 2)
 NUMBERS = [f"n{index:02}" for index in range(24)]
 WORDS = [f"c{index}" for index in range(6)]
 KEY = "account"
-VALUES = [f"value {index}" for index in range(12)]
+VALUES = [f"value {index}" for index in range(40)]
 ROUTE = "north"
 _TRAINING_ROWS = 50_000
 _FILE_ROWS = 500_000
@@ -74,13 +79,19 @@ def _write(folder: Path, rows: int) -> None:
         count = min(_FILE_ROWS, rows - first)
         numbers = {name: rng.normal(index, 3, count) for index, name in enumerate(NUMBERS)}
         codes = {name: rng.integers(0, len(VALUES), count) for name in WORDS}
-        lift = numbers[NUMBERS[0]] + (codes[WORDS[0]] % 3) + (codes[WORDS[1]] % 5 == 2)
-        late = (lift + rng.normal(0, 3, count) > 2).astype(np.int64)
+        late = (_lift(numbers, codes) + rng.normal(0, 3, count) > 0).astype(np.int64)
         holes = {name: pa.array(values, mask=rng.random(count) < 0.05) for name, values in numbers.items()}
         words = {name: pa.array(VALUES).take(pa.array(codes[name])) for name in WORDS}
         ids = pa.array([f"account-{number:09}" for number in range(first, first + count)])
         table = pa.table({KEY: ids, **holes, **words, "bought": late})
         pq.write_table(table, folder / f"{part:03}.parquet", compression="zstd")
+
+
+def _lift(numbers: Mapping[str, Floats], codes: Mapping[str, Ints]) -> Floats:
+    """What the label follows from: all features, so that the trees look at all of them as those of real tables do."""
+    waves = sum((np.sin(values + at) for at, values in enumerate(numbers.values())), np.zeros(1))
+    steps = sum((((values * 7 + at) % 11 - 5) / 3 for at, values in enumerate(codes.values())), np.zeros(1))
+    return waves + steps
 
 
 def _pipeline(data: Path, *, routed: bool) -> dict[str, Any]:
