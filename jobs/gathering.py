@@ -24,13 +24,3 @@ def _taken(column: Any, places: Places, wanted: pa.Array) -> Any:
     bits = np.unpackbits(np.frombuffer(validity, np.uint8), count=column.offset + len(column), bitorder="little")
     packed = np.packbits(bits[column.offset :].take(places), bitorder="little")
     return pa.Array.from_buffers(column.type, len(places), [pa.py_buffer(packed), values.buffers()[1]])
-
-
-def plain(kind: pa.DataType) -> pa.DataType:
-    """The type without a dictionary."""
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def without_dictionaries(schema: pa.Schema) -> pa.Schema:
-    """The schema with the types that the values have."""
-    return pa.schema([field.with_type(plain(field.type)) for field in schema])

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.gathering import Places, gathered, without_dictionaries
+from jobs.gathering import Places, gathered
 from jobs.projection import Projection
 from jobs.reading import CRC, made_whole
 from lookup.rows import flat
+from lookup.writer import without_dictionaries
 from schemas.keys import MAX_ID_BYTES
 from schemas.run import ENTITY_ID, REASONS
 from validation.quarantine import BAD_KEY, BLANK_KEY, DUPLICATE_KEY, NULL_KEY

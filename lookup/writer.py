@@ -25,7 +25,7 @@ class SteadyWriter:
 
     def __init__(self, folder: Path, name: str, schema: pa.Schema) -> None:
         self._folder, self._name, self._given = folder, name, schema
-        self._schema = pa.schema([field.with_type(_plain(field.type)) for field in schema])
+        self._schema = without_dictionaries(schema)
         self._temporary = folder / f".{name}-{uuid4().hex}"
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
@@ -88,8 +88,11 @@ class SteadyWriter:
         return self._writer
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+def without_dictionaries(schema: pa.Schema) -> pa.Schema:
+    """The schema with the types that the values have."""
+    return pa.schema(
+        [field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field for field in schema]
+    )
 
 
 def _repeats(column: pa.ChunkedArray) -> bool:
