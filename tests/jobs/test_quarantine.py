@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.predicting import NOTE, Contender
+from jobs.predicting import ERROR, NOTE, Contender
 from jobs.stages import check_inputs, score
 from jobs.tasks import Scoring
 from lookup.store import Store
@@ -251,7 +251,7 @@ def test_a_prediction_that_is_not_finite_is_set_aside(tmp_path: Path) -> None:
     batch = pa.RecordBatch.from_pydict(
         {
             "entity_id": ["a", "b", "c"], "x": [1.0, 2.0, 3.0], "score": [0.5, np.nan, np.inf],
-            NOTE: [PROVEN] * 3, "reasons": pa.array([[], ["low"], []], pa.list_(pa.string())),
+            ERROR: pa.nulls(3, pa.string()), NOTE: [PROVEN] * 3, "reasons": pa.array([[], ["low"], []], pa.list_(pa.string())),
         }
     )  # fmt: skip
 
@@ -274,6 +274,7 @@ def test_a_task_whose_rows_are_all_set_aside_leaves_no_empty_files(tmp_path: Pat
             "entity_id": ["a"],
             "x": [1.0],
             "score": [np.nan],
+            ERROR: pa.nulls(1, pa.string()),
             NOTE: ['{"differences": {"m": 0.0}, "engines": {"m": "kernel"}}'],
         }
     )
