@@ -251,7 +251,8 @@ def test_a_prediction_that_is_not_finite_is_set_aside(tmp_path: Path) -> None:
     batch = pa.RecordBatch.from_pydict(
         {
             "entity_id": ["a", "b", "c"], "x": [1.0, 2.0, 3.0], "score": [0.5, np.nan, np.inf],
-            ERROR: pa.nulls(3, pa.string()), NOTE: [PROVEN] * 3, "reasons": pa.array([[], ["low"], []], pa.list_(pa.string())),
+            ERROR: pa.nulls(3, pa.string()), NOTE: [PROVEN] * 3,
+            "reasons": pa.array([[], ["low"], []], pa.list_(pa.string())),
         }
     )  # fmt: skip
 
