@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from schemas.head import ColumnSpec, Layout, Serving
 
-RUN_FORMAT = 1
+RUN_FORMAT = 2  # of the files' bytes too: what one run id stands for is always the same
 MANIFEST_FILE = "manifest.json"
 PROFILE_FILE = "profile.json"
 REPORT_FILE = "report.json"

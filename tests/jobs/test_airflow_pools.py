@@ -7,7 +7,7 @@ import pytest
 
 from jobs.airflow_pools import check_pools, known_pools, pool_problems
 from schemas.errors import DeclarationError, UnavailableError
-from tests.dags.test_scoring import DAGS, airflow  # noqa: F401  # a fixture
+from tests.dags.conftest import DAGS, airflow  # noqa: F401  # a fixture
 from tests.e2e.conftest import run_program
 from tests.flights import rewrite
 
