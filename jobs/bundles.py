@@ -7,34 +7,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from jobs.kernel.engine import Engine, choose_engine, library_engine
-from jobs.libraries import can_read, let_threads_sleep, library_here, named
+from jobs.flavors.opening import open_model
+from jobs.flavors.scorer import Engine, Scorer, Signature, UnloadableError, UnusableError, as_outputs
+from jobs.libraries import can_read, library_here, named
 from jobs.matrix import feature_columns
 from schemas.bundle import (
-    EXPECTED_COLUMN,
+    GROUP_COLUMN,
     HOLDOUT_FILE,
     LABEL_COLUMN,
     MANIFEST_FILE,
-    MODEL_FILE,
     PROFILE_FILE,
     BundleFile,
     BundleManifest,
+    expected_columns,
 )
 from schemas.content import sha256_file, write_atomically
 from schemas.errors import InputError, Problem
 from schemas.run import CHAMPION
 from validation.drift import ScoredProfile
 from validation.parity import Floats, max_difference, measure, metric_problems
-
-if TYPE_CHECKING:
-    import lightgbm
 
 LATEST = "latest"
 _DIGEST_CHARACTERS = 12
@@ -53,18 +50,22 @@ class Bundle:
     folder: Path
     digest: str
     manifest: BundleManifest
-    booster: "lightgbm.Booster"
+    scorer: Scorer
     engine: Engine
     holdout: pa.Table
     profile: ScoredProfile
 
     def predict(self, features: pa.RecordBatch | pa.Table) -> Floats:
-        """Scores of the rows, shape (rows,). Each row's score depends on that row alone.
+        """Outputs of the rows, shape (rows, outputs). Each row's outputs depend on that row alone.
 
         Raises:
             InputError: a feature is missing or of a type the model cannot read.
         """
-        return self.engine.predict(feature_columns(self.manifest.features, features, model=self.id))
+        columns = feature_columns(self.manifest.features, features, model=self.id)
+        try:
+            return as_outputs(self.manifest.classes, self.engine.predict(columns))
+        except UnusableError as err:
+            raise _error(self.folder, "BUNDLE_UNLOADABLE", str(err), "a model that scores its features") from err
 
 
 def open_bundle(folder: Path, *, digest: str | None = None) -> Bundle:
@@ -89,13 +90,14 @@ def open_bundle(folder: Path, *, digest: str | None = None) -> Bundle:
         wrong = f"{MANIFEST_FILE}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise _error(folder, "BUNDLE_MANIFEST", wrong, "a bundle manifest") from err
     files = _proven_files(folder, manifest)
-    if not can_read(here := library_here(), manifest.library):
+    if not can_read(here := library_here(manifest.flavor), manifest.library):
         expected = f"{manifest.library}, which made it, or a later one of that major version; or train again"
         raise _error(folder, "BUNDLE_VERSION", f"{here} is installed", expected)
-    booster = _open_model(folder, manifest, files[MODEL_FILE])
+    scorer = _open_model(folder, manifest, files[manifest.model_file])
     profile = _profile(folder, manifest, files[PROFILE_FILE])
-    engine, holdout = library_engine(booster, "the bundle is not proven yet"), _holdout(folder, files[HOLDOUT_FILE])
-    return Bundle(folder.name, folder, found, manifest, booster, engine, holdout, profile)
+    holdout = _holdout(folder, manifest, files[HOLDOUT_FILE])
+    engine = scorer.library("the bundle is not proven yet")
+    return Bundle(folder.name, folder, found, manifest, scorer, engine, holdout, profile)
 
 
 def _read(folder: Path, name: str) -> bytes:
@@ -123,47 +125,44 @@ def _proven_files(folder: Path, manifest: BundleManifest) -> dict[str, bytes]:
     return files
 
 
-def _open_model(folder: Path, manifest: BundleManifest, text: bytes) -> "lightgbm.Booster":
-    let_threads_sleep()
-    import lightgbm  # heavy; only what scores or trains pays for it
-
+def _open_model(folder: Path, manifest: BundleManifest, raw: bytes) -> Scorer:
+    file, signature = manifest.model_file, Signature(manifest.features, manifest.objective, manifest.classes)
     try:
-        booster = lightgbm.Booster(model_str=text.decode())
-    except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as err:
-        raise _error(
-            folder, "BUNDLE_UNLOADABLE", f"{MODEL_FILE}: {err}", f"a model that {manifest.library} wrote"
-        ) from err
-    declared, trained = [feature.name for feature in manifest.features], booster.feature_name()
-    if declared != trained:
+        scorer = open_model(manifest.flavor, raw, signature)
+    except UnloadableError as err:
+        raise _error(folder, "BUNDLE_UNLOADABLE", f"{file}: {err}", f"a model that {manifest.library} wrote") from err
+    declared, trained = [feature.name for feature in manifest.features], scorer.feature_names
+    if trained not in (None, declared):
         at = next(
             (i for i, pair in enumerate(zip(declared, trained, strict=False)) if pair[0] != pair[1]),
             min(len(declared), len(trained)),
         )
         found = f"manifest: {', '.join(declared[at : at + 2]) or 'nothing'}"
-        raise _error(
-            folder,
-            "BUNDLE_FEATURES",
-            f"feature {at} differs ({found})",
-            f"{', '.join(trained[at : at + 2]) or 'nothing'}, as in {MODEL_FILE}",
-        )
-    return booster
+        expected = f"{', '.join(trained[at : at + 2]) or 'nothing'}, as in {file}"
+        raise _error(folder, "BUNDLE_FEATURES", f"feature {at} differs ({found})", expected)
+    return scorer
 
 
 @lru_cache(maxsize=32)
 def proven_bundle(folder: Path, digest: str) -> tuple[Bundle, float]:
     """The bundle, once a process, after it reproduced every prediction of its holdout; with the largest difference.
 
-    From then on the kernel scores, where it reproduced them too.
+    From then on what is fastest scores, where it reproduced them too.
 
     Raises:
         InputError: as `open_bundle`, or a prediction differs.
     """
     bundle = open_bundle(folder, digest=digest)
-    expected = np.asarray(bundle.holdout.column(EXPECTED_COLUMN).to_numpy(), dtype=np.float64)
-    found = bundle.predict(bundle.holdout)
-    difference = max_difference(expected, found, model=named(bundle.id, bundle.manifest.library))
+    expected = np.column_stack(
+        [bundle.holdout.column(name).to_numpy() for name in expected_columns(bundle.manifest.outputs)]
+    )
+    model = named(bundle.id, bundle.manifest.flavor, bundle.manifest.library)
+    difference = max_difference(expected, bundle.predict(bundle.holdout), model=model)
     columns = feature_columns(bundle.manifest.features, bundle.holdout, model=bundle.id)
-    return replace(bundle, engine=choose_engine(bundle.booster, columns)), difference
+    try:
+        return replace(bundle, engine=bundle.scorer.fastest(columns)), difference
+    except UnusableError as err:
+        raise _error(folder, "BUNDLE_PARITY", str(err), "the same prediction wherever the row stands") from err
 
 
 def check_promises(bundle: Bundle, floors: Mapping[str, float]) -> None:
@@ -177,19 +176,20 @@ def check_promises(bundle: Bundle, floors: Mapping[str, float]) -> None:
         InputError: a metric is not what the manifest says, or is below a floor.
     """
     labels = np.asarray(bundle.holdout.column(LABEL_COLUMN).to_numpy(), dtype=np.float64)
-    measured = measure(bundle.manifest.objective, labels, bundle.predict(bundle.holdout))
+    groups = bundle.holdout.column(GROUP_COLUMN) if GROUP_COLUMN in bundle.holdout.schema.names else None
+    measured = measure(bundle.manifest.objective, labels, bundle.predict(bundle.holdout), groups)
     own = bundle.manifest.floors
     highest = {name: max(own.get(name, floor), floor) for name, floor in {**own, **floors}.items()}
     if problems := metric_problems(measured, bundle.manifest.metrics, highest, model=bundle.id):
         raise InputError(*problems)
 
 
-def _holdout(folder: Path, raw: bytes) -> pa.Table:
+def _holdout(folder: Path, manifest: BundleManifest, raw: bytes) -> pa.Table:
     try:
         holdout = pq.read_table(pa.BufferReader(raw))
     except (pa.ArrowException, OSError) as err:
         raise _error(folder, "BUNDLE_HOLDOUT", f"{HOLDOUT_FILE}: {err}", "a Parquet file") from err
-    for name in (LABEL_COLUMN, EXPECTED_COLUMN):
+    for name in (LABEL_COLUMN, *expected_columns(manifest.outputs)):
         if name not in holdout.schema.names or holdout.column(name).null_count:
             raise _error(folder, "BUNDLE_HOLDOUT", f"{HOLDOUT_FILE}: {name} is missing", "it in every row")
     return holdout
@@ -216,7 +216,7 @@ def _profile(folder: Path, manifest: BundleManifest, raw: bytes) -> ScoredProfil
 def write_bundle(
     bundles: Path,
     name: str,
-    booster: "lightgbm.Booster",
+    model: bytes,
     holdout: pa.Table,
     profile: ScoredProfile,
     manifest: BundleManifest,
@@ -226,20 +226,20 @@ def write_bundle(
     Args:
         bundles: The folder of a pipeline's bundles.
         name: For people, for example the last training day.
-        booster: The trained model.
-        holdout: Feature columns, LABEL_COLUMN and EXPECTED_COLUMN.
+        model: The file of its flavor.
+        holdout: Feature columns, LABEL_COLUMN and what is expected for each output.
         profile: Of the rows trained on, and of the holdout's predictions.
         manifest: All but `files`, which is filled in here.
     """
     bundles.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=bundles, prefix=".staging-"))
     try:
-        (staging / MODEL_FILE).write_text(booster.model_to_string(), encoding="utf-8")
+        (staging / manifest.model_file).write_bytes(model)
         pq.write_table(holdout, staging / HOLDOUT_FILE, compression="zstd")
         (staging / PROFILE_FILE).write_text(profile.model_dump_json() + "\n", encoding="utf-8")
         files = {
             file: BundleFile(sha256=sha256_file(staging / file), size_bytes=(staging / file).stat().st_size)
-            for file in (MODEL_FILE, HOLDOUT_FILE, PROFILE_FILE)
+            for file in (manifest.model_file, HOLDOUT_FILE, PROFILE_FILE)
         }
         text = manifest.model_copy(update={"files": files}).model_dump_json(indent=2) + "\n"
         (staging / MANIFEST_FILE).write_text(text, encoding="utf-8")

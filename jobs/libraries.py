@@ -2,7 +2,11 @@
 
 import os
 import re
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+
+from schemas.bundle import Flavor
+
+_PACKAGES: dict[Flavor, str] = {"lightgbm": "lightgbm", "sklearn": "scikit-learn", "onnx": "onnxruntime"}
 
 
 def let_threads_sleep() -> None:
@@ -13,9 +17,15 @@ def let_threads_sleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def library_here() -> str:
-    """The installed library, as a bundle's manifest names the one that made it."""
-    return f"lightgbm {version('lightgbm')}"
+def library_here(flavor: Flavor) -> str:
+    """The installed library of a flavor, as a bundle's manifest names the one that made it."""
+    package = _PACKAGES.get(flavor)
+    if package is None:
+        return f"{flavor} 1"  # our own form, by the number of its format
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"no {package}"
 
 
 def can_read(here: str, wrote: str) -> bool:
@@ -30,7 +40,7 @@ def can_read(here: str, wrote: str) -> bool:
     return bool(theirs) and ours[:1] == theirs[:1] and ours >= theirs
 
 
-def named(model: str, wrote: str) -> str:
+def named(model: str, flavor: Flavor, wrote: str) -> str:
     """The model as an error of its holdout names it: with both libraries, where they differ."""
-    here = library_here()
+    here = library_here(flavor)
     return model if here == wrote else f"{model}, made by {wrote} and read by {here}"

@@ -111,11 +111,17 @@ def _check_outputs(declared: DeclaredPipeline, bundle: Bundle) -> None:
     if twice := outputs & {*pipeline.features.columns, *pipeline.entity.key}:
         where, found = f"{declared.name}/pipeline.yaml: features", f"{', '.join(sorted(twice))} is the model's output"
         raise DeclarationError(Problem("CFG_INVALID", where, found, "another name for the column"))
+    where = f"{declared.name}/pipeline.yaml: fallback.default"
     if default is not None and set(default) != outputs:
-        where = f"{declared.name}/pipeline.yaml: fallback.default"
         raise DeclarationError(
             Problem("CFG_INVALID", where, f"outputs {', '.join(sorted(default))}", ", ".join(sorted(outputs)))
         )
+
+    for output in bundle.manifest.outputs if default else ():
+        if (value := default[output.name]) in output.values or (isinstance(value, float) and not output.values):
+            continue
+        expected = f"one of {', '.join(output.values)}" if output.values else "a number"
+        raise DeclarationError(Problem("CFG_INVALID", f"{where}.{output.name}", repr(value), expected))
 
 
 def route_rules(models: Models) -> list[Rule]:

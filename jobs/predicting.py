@@ -64,13 +64,14 @@ class Predict:
             yield self._with(first.slice(0, 1), {}, json.dumps({"problems": err.problems}))
 
     def _with(self, batch: pa.RecordBatch, bundles: Mapping[str, Bundle], note: str) -> pa.RecordBatch:
-        scores, errors = _scores(batch, bundles, VARIANT)
-        added = {self.outputs[0]: pa.array(scores)}
+        width = len(self.outputs)
+        scores, errors = _scores(batch, bundles, VARIANT, width)
+        added = {output: pa.array(scores[:, place]) for place, output in enumerate(self.outputs)}
         for column in others_in(batch.schema.names):
-            scores, _ = _scores(batch, bundles, column)  # nobody is served them
-            added[other_output(column, self.outputs[0])] = pa.array(
-                scores, mask=np.asarray(batch.column(column).is_null())
-            )
+            scores, _ = _scores(batch, bundles, column, width)  # nobody is served them
+            is_null = np.asarray(batch.column(column).is_null())
+            for place, output in enumerate(self.outputs):
+                added[other_output(column, output)] = pa.array(scores[:, place], mask=is_null)
         told = pa.nulls(batch.num_rows, pa.string())
         added[ERROR] = pa.array([errors.get(at) for at in range(batch.num_rows)], pa.string()) if errors else told
         added[NOTE] = pa.repeat(note, batch.num_rows)
@@ -93,24 +94,30 @@ def other_output(column: str, output: str) -> str:
     return f"__by{column}:{output}"
 
 
-def _scores(batch: pa.RecordBatch, bundles: Mapping[str, Bundle], column: str) -> tuple[Floats, dict[int, str]]:
-    """The score of each row by the bundle that its variant names, NaN where it names none; and what rows raised."""
+def _scores(
+    batch: pa.RecordBatch, bundles: Mapping[str, Bundle], column: str, width: int
+) -> tuple[Floats, dict[int, str]]:
+    """The outputs of each row by the bundle that its variant names, shape (rows, width), NaN where it names none; and
+    what rows raised.
+    """
     if column not in batch.schema.names:
         champion = bundles.get(CHAMPION)
-        return _by(champion, batch) if champion else (np.full(batch.num_rows, np.nan), {})
+        return _by(champion, batch, width) if champion else (np.full((batch.num_rows, width), np.nan), {})
     variants = batch.column(column).dictionary_encode()
     names = variants.dictionary.to_pylist()
     if len(names) == 1 and not variants.null_count and names[0] in bundles:
-        return _by(bundles[names[0]], batch)
+        return _by(bundles[names[0]], batch, width)
     codes = np.asarray(variants.indices.fill_null(-1))
-    scores, errors = np.full(batch.num_rows, np.nan), dict[int, str]()
+    scores, errors = np.full((batch.num_rows, width), np.nan), dict[int, str]()
     for code, name in enumerate(names):
         if name in bundles:
             rows = np.flatnonzero(codes == code)
-            scores[rows], raised = _by(bundles[name], batch.take(pa.array(rows)))
+            scores[rows], raised = _by(bundles[name], batch.take(pa.array(rows)), width)
             errors |= {int(rows[at]): why for at, why in raised.items()}
     return scores, errors
 
 
-def _by(bundle: Bundle, batch: pa.RecordBatch) -> tuple[Floats, dict[int, str]]:
-    return score_each(bundle.predict, batch, model=bundle.id)
+def _by(bundle: Bundle, batch: pa.RecordBatch, width: int) -> tuple[Floats, dict[int, str]]:
+    scores, errors = score_each(bundle.predict, batch, model=bundle.id)
+    # Where every row raised, nobody knows how many outputs there would have been.
+    return (scores if scores.ndim > 1 else np.full((batch.num_rows, width), np.nan)), errors

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -26,6 +27,7 @@ def write_priors(
     key: Sequence[str],
     segments: Sequence[Sequence[str]],
     outputs: Sequence[str],
+    has_classes: bool = False,
     min_rows: int,
 ) -> tuple[DataFile, ...]:
     """Write the mean of each output over each group that is large enough, ordered by segment and key values.
@@ -38,6 +40,7 @@ def write_priors(
         key: The columns that an entity id joins.
         segments: Groups, each by some of them, the most specific first.
         outputs: The columns to average.
+        has_classes: The last one is the place of the largest of the others, and so it is in the means.
         min_rows: Smaller groups are left out.
 
     Raises:
@@ -50,6 +53,8 @@ def write_priors(
         for values, (count, totals, counts) in sorted(sums.items()):
             if count >= min_rows:
                 means = [total / many if many else None for total, many in zip(totals, counts, strict=True)]
+                if has_classes:
+                    means[-1] = None if None in means else float(np.argmax(means[:-1]))
                 field = prior_field(position, ()) + values
                 rows.append({PRIOR_FIELD: field, "rows": count, **dict(zip(outputs, means, strict=True))})
         if len(rows) > MAX_PRIORS:

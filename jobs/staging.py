@@ -104,6 +104,7 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
         key=serving.key,
         segments=serving.segments,
         outputs=outputs,
+        has_classes=bool(plan.bundle.manifest.classes),
         min_rows=pipeline.fallback.min_rows,
     )
     placing = Placing(folder=folder, outputs=outputs, files=file_count(rows.passed), buckets=made.buckets)
@@ -116,7 +117,7 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
         scored_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
         declaration=plan.declared.digest,
         models={variant: bundle.id for variant, bundle in plan.lineup},
-        outputs=tuple(ColumnSpec(name=output.name, type=output.type) for output in plan.bundle.manifest.outputs),
+        outputs=tuple(ColumnSpec(**output.model_dump()) for output in plan.bundle.manifest.outputs),
         layout=pipeline.publish.layout,
         serving=serving,
         carried_from=served.carried_from,

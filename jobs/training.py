@@ -1,4 +1,4 @@
-"""Training: the features of past runs with what came of them, a LightGBM model, and its bundle."""
+"""Training: the features of past runs with what came of them, a model, and its bundle."""
 
 import datetime as dt
 import logging
@@ -6,13 +6,12 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's users know it by
 
 from jobs.bundles import (
@@ -25,11 +24,22 @@ from jobs.bundles import (
 )
 from jobs.dealing import holds_in
 from jobs.features import query_features, read_source, register_sources
-from jobs.fitting import SCORE, features_of, fit, labels_of, profile_of
-from jobs.matrix import feature_matrix
+from jobs.fitting import features_of, fit, labels_of, profile_of
+from jobs.flavors.opening import open_model
+from jobs.flavors.scorer import Signature, as_outputs
+from jobs.libraries import library_here
+from jobs.matrix import feature_columns
 from jobs.snapshot import Snapshot, take_snapshot
 from lookup.store import Store
-from schemas.bundle import EXPECTED_COLUMN, LABEL_COLUMN, BundleManifest, Feature, Output, TrainingRecord
+from schemas.bundle import (
+    GROUP_COLUMN,
+    LABEL_COLUMN,
+    BundleManifest,
+    Feature,
+    TrainingRecord,
+    expected_columns,
+    outputs_of,
+)
 from schemas.declared import DeclaredPipeline
 from schemas.errors import BlockedError, InputError, Problem
 from schemas.models import Model, Named, Route
@@ -37,7 +47,7 @@ from schemas.pipeline import Pipeline, Training
 from schemas.run import CHAMPION, ENTITY_ID
 from schemas.settings import Settings
 from validation.analysis import analysis_errors
-from validation.parity import measure, metric_problems
+from validation.parity import Floats, measure, metric_problems
 from validation.quarantine import entity_id_column, judge_rows, passed
 
 logger = logging.getLogger(__name__)
@@ -97,20 +107,25 @@ def _train(variant: str, model: Model, lesson: _Lesson) -> Bundle:
     training, holdout = _split(rows, declared, variant)
     features = features_of(pipeline, training)
     asked = _tuned(pipeline, model)
-    # LightGBM and the bundle get their columns from the same encoder, so that neither can drift from the other.
-    booster = fit(pipeline, asked, features, training)
-    expected = booster.predict(feature_matrix(features, holdout, model=declared.name), num_threads=1)
-    scores = np.asarray(expected, dtype=np.float64)
-    metrics = measure(asked.objective, labels_of(holdout), scores)
+    # The library and the bundle get their columns from the same encoder, so that neither can drift from the other.
+    model_file = fit(pipeline, asked, features, training)
+    scorer = open_model(asked.flavor, model_file, Signature(features, asked.objective, tuple(asked.classes)))
+    columns = feature_columns(features, holdout, model=declared.name)
+    predicted = as_outputs(asked.classes, scorer.library().predict(columns))
+    groups = [holdout.column(GROUP_COLUMN)] if asked.group else []
+    metrics = measure(asked.objective, labels_of(holdout), predicted, *groups)
     floors = _floors(pipeline) if variant == CHAMPION else {}
     if problems := metric_problems(metrics, {}, floors, model=f"{declared.name} (new)"):
         raise BlockedError(*problems)
     record = _record(lesson, asked, training.num_rows, holdout.num_rows, variant)
-    manifest = _manifest(declared, features, metrics, floors, record)
-    kept = holdout.select([ENTITY_ID, *(feature.name for feature in features), LABEL_COLUMN])
+    manifest = _manifest(asked, features, metrics, floors, record)
+    own = [LABEL_COLUMN, *([GROUP_COLUMN] if asked.group else [])]
+    kept = holdout.select([ENTITY_ID, *(feature.name for feature in features), *own])
     name = lesson.day.isoformat() if variant == CHAMPION else f"{variant}-{lesson.day}"
-    kept = kept.append_column(EXPECTED_COLUMN, pa.array(scores))
-    folder = write_bundle(lesson.bundles, name, booster, kept, profile_of(features, training, scores), manifest)
+    for place, column in enumerate(expected_columns(manifest.outputs)):
+        kept = kept.append_column(column, pa.array(predicted[:, place]))
+    profile = profile_of(features, training, manifest.outputs, predicted)
+    folder = write_bundle(lesson.bundles, name, model_file, kept, profile, manifest)
     bundle = open_bundle(folder)
     check_promises(bundle, floors)
     make_latest(folder, variant)
@@ -167,29 +182,37 @@ def _label_rows(spark: SparkSession, declared: DeclaredPipeline, snapshot: Snaps
     source = read_source(spark, declared, name, snapshot.sources[name])
     entity = entity_id_column(pipeline.entity.key)
     with analysis_errors(f"{declared.name}/pipeline.yaml: training"):
-        label = F.expr(training.label).cast("double").alias(LABEL_COLUMN)
+        label = _label(training)
         if training.split.by:
             held_out = F.expr(f"CAST({training.split.by} AS DATE)") >= F.lit(training.split.at)
         else:
             draw = F.pmod(F.xxhash64(entity, F.lit(training.seed)), F.lit(_HASH_STEPS)) / _HASH_STEPS
             held_out = draw < F.lit(training.split.holdout_share)
-        rows = source.select(entity.alias(ENTITY_ID), label, held_out.alias(_HELD_OUT)).distinct()
-    known = rows.where(F.col(LABEL_COLUMN).isNotNull() & F.col(_HELD_OUT).isNotNull())
+        told = {LABEL_COLUMN: label, _HELD_OUT: held_out}
+        if training.group:
+            told[GROUP_COLUMN] = F.expr(training.group).cast("string")
+        rows = source.select(entity.alias(ENTITY_ID), *(value.alias(name) for name, value in told.items())).distinct()
+    known = rows.dropna(subset=list(told))
     # An entity with two different outcomes teaches nothing.
     return known.groupBy(ENTITY_ID).agg(
-        *(F.first(name).alias(name) for name in (LABEL_COLUMN, _HELD_OUT)), F.count(F.lit(1)).alias("__n")
+        *(F.first(name).alias(name) for name in told), F.count(F.lit(1)).alias("__n")
     ).where("__n = 1").drop("__n")  # fmt: skip
+
+
+def _label(training: Training) -> Column:
+    """The label as a number: of classes their place, -1 of what is none of them."""
+    label = F.expr(training.label)
+    if not training.classes:
+        return label.cast("double")
+    place = F.array_position(F.array(*map(F.lit, training.classes)), label.cast("string")) - 1
+    return F.when(label.isNotNull(), place.cast("double"))
 
 
 def _split(rows: pa.Table, declared: DeclaredPipeline, variant: str) -> tuple[pa.Table, pa.Table]:
     of = "" if variant == CHAMPION else f" (of {variant})"
     where = f"{declared.name}/pipeline.yaml: training{of}"
-    labels = labels_of(rows)
-    if declared.pipeline.training.objective == "binary" and not np.isin(labels, (0.0, 1.0)).all():
-        wrong = sorted({float(label) for label in labels[~np.isin(labels, (0.0, 1.0))]})
-        raise InputError(
-            Problem("TRAIN_LABEL", f"{where}.label", f"values {wrong[:5]}", "0 and 1, or objective: regression")
-        )
+    training_of = declared.pipeline.training
+    _check_labels(training_of, labels_of(rows), f"{where}.label")
     held_out = rows.column(_HELD_OUT)
     training, holdout = rows.filter(pc.invert(held_out)), rows.filter(held_out)
     for name, part in (("to train on", training), ("held out", holdout)):
@@ -197,11 +220,25 @@ def _split(rows: pa.Table, declared: DeclaredPipeline, variant: str) -> tuple[pa
             raise InputError(
                 Problem("TRAIN_EMPTY", f"{where}.split", f"no labelled row is {name}", "some on each side")
             )
-        if declared.pipeline.training.objective == "binary" and np.unique(labels_of(part)).size == 1:
+        if training_of.objective == "binary" and np.unique(labels_of(part)).size == 1:
             raise InputError(
                 Problem("TRAIN_LABEL", f"{where}.label", f"one value only among the rows {name}", "both 0 and 1")
             )
+    if lost := set(range(len(training_of.classes))) - {int(label) for label in labels_of(training)}:
+        found = f"no row to train on is {training_of.classes[min(lost)]}"
+        raise InputError(Problem("TRAIN_LABEL", f"{where}.label", found, "some of each class"))
     return training, holdout
+
+
+def _check_labels(training: Training, labels: Floats, where: str) -> None:
+    if training.objective == "binary" and not np.isin(labels, (0.0, 1.0)).all():
+        wrong = sorted({float(label) for label in labels[~np.isin(labels, (0.0, 1.0))]})
+        raise InputError(Problem("TRAIN_LABEL", where, f"values {wrong[:5]}", "0 and 1, or objective: regression"))
+    if training.objective == "multiclass" and (labels < 0).any():
+        found = f"{int((labels < 0).sum())} rows of no declared class"
+        raise InputError(Problem("TRAIN_LABEL", where, found, ", ".join(training.classes)))
+    if training.objective == "ranking" and ((np.mod(labels, 1) != 0) | (labels < 0)).any():
+        raise InputError(Problem("TRAIN_LABEL", where, "not only whole numbers", "a relevance of 0, 1, 2, ..."))
 
 
 def _floors(pipeline: Pipeline) -> dict[str, float]:
@@ -222,6 +259,7 @@ def _record(lesson: _Lesson, asked: Training, rows: int, holdout_rows: int, vari
         if split.by
         else f"held out at random: {split.holdout_share:.0%} of the entities",
         label=asked.label,
+        estimator=asked.estimator,
         params=asked.params,
         rounds=asked.rounds,
         seed=asked.seed,
@@ -230,7 +268,7 @@ def _record(lesson: _Lesson, asked: Training, rows: int, holdout_rows: int, vari
 
 
 def _manifest(
-    declared: DeclaredPipeline,
+    asked: Training,
     features: tuple[Feature, ...],
     metrics: dict[str, float],
     floors: dict[str, float],
@@ -238,11 +276,11 @@ def _manifest(
 ) -> BundleManifest:
     return BundleManifest.model_construct(
         format=1,
-        flavor="lightgbm",
-        library=f"lightgbm {version('lightgbm')}",
-        objective=declared.pipeline.training.objective,
+        flavor=asked.flavor,
+        library=library_here(asked.flavor),
+        objective=asked.objective,
         features=features,
-        outputs=(Output(name=SCORE),),
+        outputs=outputs_of(asked.objective, asked.classes),
         metrics=metrics,
         floors=floors,
         training=record,

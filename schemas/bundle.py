@@ -1,16 +1,31 @@
 """The manifest of a model bundle: all that is needed to trust it, and nothing that can run."""
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MANIFEST_FILE = "manifest.json"
-MODEL_FILE = "model.txt"
 HOLDOUT_FILE = "holdout.parquet"
 PROFILE_FILE = "profile.json"
 LABEL_COLUMN = "__label"
+GROUP_COLUMN = "__group"
 EXPECTED_COLUMN = "__expected"
+
+Flavor = Literal["lightgbm", "sklearn", "onnx", "linear"]
+Objective = Literal["binary", "regression", "multiclass", "ranking"]
+
+# How each flavor keeps its model. None of these files can hold code that is run when it is read.
+MODEL_FILES: dict[Flavor, str] = {
+    "lightgbm": "model.txt",
+    "sklearn": "model.skops",
+    "onnx": "model.onnx",
+    "linear": "model.json",
+}
+SCORE = "score"
+CLASS = "class"
+MAX_OUTPUTS = 11  # a published row has 15 columns, four of which say how the entity was routed and when
 
 
 class _Contract(BaseModel):
@@ -32,8 +47,30 @@ class Feature(_Contract):
 
 
 class Output(_Contract):
+    """One number that the model predicts for a row.
+
+    Attributes:
+        values: Names of the numbers 0, 1, ...: readers are answered the name. None, where the number speaks for itself.
+    """
+
     name: str
     type: Literal["float64"] = "float64"
+    values: tuple[str, ...] = ()
+
+
+def outputs_of(objective: Objective, classes: Sequence[str] = ()) -> tuple[Output, ...]:
+    """What a model of this objective predicts: a score; or the probability of each class, and the likeliest of them.
+
+    The probability of the first class is the output that slices, drift of groups and comparisons of two runs look at.
+    """
+    if objective != "multiclass":
+        return (Output(name=SCORE),)
+    return (*(Output(name=f"p_{name}") for name in classes), Output(name=CLASS, values=tuple(classes)))
+
+
+def expected_columns(outputs: Sequence[Output]) -> list[str]:
+    """Columns of the holdout that hold what was predicted for it, one an output."""
+    return [EXPECTED_COLUMN, *(f"{EXPECTED_COLUMN}_{output.name}" for output in outputs[1:])]
 
 
 class BundleFile(_Contract):
@@ -53,6 +90,7 @@ class TrainingRecord(_Contract):
     end: dt.date | None
     split: str
     label: str
+    estimator: str | None = None
     params: dict[str, str | int | float | bool]
     rounds: int
     seed: int
@@ -63,27 +101,34 @@ class BundleManifest(_Contract):
     """`manifest.json` of a bundle."""
 
     format: Literal[1] = 1
-    flavor: Literal["lightgbm"] = "lightgbm"
+    flavor: Flavor = "lightgbm"
     library: str = Field(description="The library's version at training, for example `lightgbm 4.7.0`.")
-    objective: Literal["binary", "regression"]
+    objective: Objective
     features: tuple[Feature, ...] = Field(min_length=1)
-    outputs: tuple[Output, ...] = Field(min_length=1, max_length=1)
+    outputs: tuple[Output, ...] = Field(min_length=1, max_length=MAX_OUTPUTS)
     metrics: dict[str, float]
     floors: dict[str, float]
     training: TrainingRecord
     files: dict[str, BundleFile]
 
-    @field_validator("files")
-    @classmethod
-    def _exactly(cls, files: dict[str, BundleFile]) -> dict[str, BundleFile]:
-        if set(files) != {MODEL_FILE, HOLDOUT_FILE, PROFILE_FILE}:
-            # A bundle from before there was a profile leaves nothing to compare a run with.
-            wanted, found = (", ".join(sorted(names)) for names in ((MODEL_FILE, HOLDOUT_FILE, PROFILE_FILE), files))
-            raise ValueError(f"must be exactly {wanted}; found {found or 'none'}: train the model again")
-        return files
+    @property
+    def model_file(self) -> str:
+        return MODEL_FILES[self.flavor]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of a multiclass model's classes, in the order of its probabilities."""
+        return self.outputs[-1].values
 
     @model_validator(mode="after")
     def _complete(self) -> "BundleManifest":
+        expected = {self.model_file, HOLDOUT_FILE, PROFILE_FILE}
+        if set(self.files) != expected:
+            # A bundle from before there was a profile leaves nothing to compare a run with.
+            wanted, found = (", ".join(sorted(names)) for names in (expected, self.files))
+            raise ValueError(f"files must be exactly {wanted}; found {found or 'none'}: train the model again")
+        if self.outputs != outputs_of(self.objective, self.classes):
+            raise ValueError(f"outputs are not those of a {self.objective} model")
         if unmeasured := set(self.floors) - set(self.metrics):
             raise ValueError(f"a floor without its metric: {', '.join(sorted(unmeasured))}")
         return self

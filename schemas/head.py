@@ -19,7 +19,8 @@ Value = float | int | str | None
 class ColumnSpec(BaseModel):
     """One element of a row's MessagePack array.
 
-    An `enum` column holds an index into `values`, so that a long model id costs one byte a row.
+    An `enum` column holds an index into `values`, so that a long model id costs one byte a row. So does a `float64`
+    column that has some: a class that was predicted.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -44,7 +45,7 @@ class Serving(BaseModel):
 
     key: tuple[str, ...] = ()
     segments: tuple[tuple[str, ...], ...] = ()
-    default: dict[str, float] | None = None
+    default: dict[str, float | str] | None = None
     stale_after_seconds: Annotated[int, Field(ge=1)] | None = None
     drop_after_seconds: Annotated[int, Field(ge=1)] | None = None
 

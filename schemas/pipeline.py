@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from schemas.bundle import MAX_OUTPUTS, Objective
 from schemas.checks import Checks, Quarantine, Rule
 from schemas.models import Models
 from schemas.publication import Fallback, Freshness, Publish
@@ -113,13 +114,33 @@ class Split(Declared):
         return self
 
 
+_FLOORS: dict[Objective, tuple[str, ...]] = {
+    "binary": ("auc",),
+    "regression": ("r2",),
+    "multiclass": ("accuracy",),
+    "ranking": ("spearman", "ndcg"),
+}
+
+
 class Training(Declared):
     """How the bundle is made."""
 
     label: str = Field(
         min_length=1, description="A Spark SQL expression over the entity source; NULL rows are left out."
     )
-    objective: Literal["binary", "regression"] = "binary"
+    objective: Objective = "binary"
+    classes: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,40}$")]] = Field(
+        [], max_length=MAX_OUTPUTS - 1, description="Of multiclass: the values of the label, in the order of outputs."
+    )
+    group: str | None = Field(
+        None,
+        min_length=1,
+        description="Of ranking: a Spark SQL expression; rows where it is equal are ranked together.",
+    )
+    flavor: Literal["lightgbm", "sklearn", "linear"] = Field("lightgbm", description="What kind of model is trained.")
+    estimator: Literal["hist_gradient_boosting", "random_forest", "logistic_regression"] | None = Field(
+        None, description="Of flavor sklearn: which of its estimators."
+    )
     start: dt.date | None = Field(
         None, description="First partition day; needed when the entity source is partitioned."
     )
@@ -131,10 +152,12 @@ class Training(Declared):
         "More is faster, and right where the query looks at each day by itself.",
     )
     split: Split
-    params: dict[str, str | int | float | bool] = Field(default={}, description="LightGBM parameters.")
+    params: dict[str, str | int | float | bool] = Field(
+        default={}, description="Parameters of LightGBM, or of the estimator."
+    )
     rounds: int = Field(200, ge=1, le=10_000, description="Trees to grow.")
     seed: int = Field(7, ge=0, lt=2**31)
-    floors: dict[Literal["auc", "r2"], float] = Field(
+    floors: dict[Literal["auc", "r2", "accuracy", "spearman", "ndcg"], float] = Field(
         default={}, description="Holdout metrics below which no bundle is made or used."
     )
 
@@ -153,9 +176,25 @@ class Training(Declared):
             raise ValueError("declare both start and end, or neither")
         if self.start and self.end and self.start > self.end:
             raise ValueError(f"start {self.start} is after end {self.end}")
-        wrong = set(self.floors) - ({"auc"} if self.objective == "binary" else {"r2"})
+        wrong = set(self.floors) - set(_FLOORS[self.objective])
         if wrong:
             raise ValueError(f"a {self.objective} model has no metric {', '.join(sorted(wrong))}")
+        return self
+
+    @model_validator(mode="after")
+    def _fitting(self) -> "Training":
+        if (self.objective == "multiclass") != bool(self.classes):
+            raise ValueError("declare classes for multiclass, and for nothing else")
+        if self.classes and (len(self.classes) < 3 or _twice(self.classes)):  # two are binary
+            raise ValueError(f"classes {', '.join(self.classes)}: expected three or more, told apart in lower case")
+        if (self.objective == "ranking") != (self.group is not None):
+            raise ValueError("declare group for ranking, and for nothing else")
+        if (self.flavor == "sklearn") != (self.estimator is not None):
+            raise ValueError("declare estimator for flavor sklearn, and for no other")
+        if self.objective == "ranking" and self.flavor != "lightgbm":
+            raise ValueError(f"flavor {self.flavor} does not rank: leave it at lightgbm")
+        if self.objective == "regression" and self.estimator == "logistic_regression":
+            raise ValueError("logistic_regression predicts no number: take another estimator, or flavor linear")
         return self
 
 

@@ -17,7 +17,7 @@ class Fallback(Declared):
         description="Groups of key columns whose mean prediction is a prior, the most specific first.",
     )
     min_rows: int = Field(20, ge=2, description="Smaller groups have no prior.")
-    default: dict[Name, float] | None = Field(
+    default: dict[Column, float | str] | None = Field(
         None, min_length=1, description="Outputs of an entity without a prediction and a prior."
     )
 

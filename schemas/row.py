@@ -71,6 +71,10 @@ class RowDecoder:
                 values[index] = spec.values[value]
             elif value is not None and type(value) is not kind:
                 raise _undecodable(raw, f"{spec.name}: {type(value).__name__} where {spec.type} was declared")
+            elif spec.values and value is not None:  # a class, by its place
+                if value not in range(len(spec.values)):
+                    raise _undecodable(raw, f"{spec.name}: no value of index {value!r}")
+                values[index] = spec.values[int(value)]
             elif type(value) is int and value >= 2**63:  # MessagePack has unsigned ones too
                 raise _undecodable(raw, f"{spec.name}: {value} is no int64")
         return values
@@ -103,7 +107,8 @@ class PlainDecoder:
         count = sum(spec.type == kind for spec in columns)
         tag, width, letter = _FLOATS.get(kind, (0, 0, ""))
         self._enums = [spec for spec in columns[count:] if spec.type == "enum" and len(spec.values) <= _ONE_BYTE]
-        self.is_of_use = bool(letter) and count + len(self._enums) == len(columns)
+        is_named = any(spec.values for spec in columns if spec.type == kind)
+        self.is_of_use = bool(letter) and count + len(self._enums) == len(columns) and not is_named
         self.enums = len(self._enums)
         self.layout = ">x" + f"x{letter}" * count
         self._step = 1 + width

@@ -1,29 +1,16 @@
 """What scores a model's rows: the kernel where it covers the model and proved itself, else the library."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jobs.kernel.modeltext import Floats, UncoveredError
+from jobs.flavors.scorer import Engine
+from jobs.kernel.modeltext import Floats, UncoveredError, read_model
 from jobs.kernel.scorer import KernelModel
 
 if TYPE_CHECKING:
     import lightgbm
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """Answers what the library's `predict` answers.
-
-    Attributes:
-        name: `kernel (<vectors>)`, or `lightgbm: <why not the kernel>`.
-        predict: Scores of rows that are given as columns, one a feature, float64.
-    """
-
-    name: str
-    predict: Callable[[Sequence[Floats]], Floats]
 
 
 def library_engine(booster: "lightgbm.Booster", why: str) -> Engine:
@@ -37,18 +24,30 @@ def library_engine(booster: "lightgbm.Booster", why: str) -> Engine:
 
 def choose_engine(booster: "lightgbm.Booster", columns: Sequence[Floats]) -> Engine:
     """The kernel, if it answers these rows as the booster does, to the last bit; else the booster, saying why."""
+
+    def kernel() -> Engine:
+        model = KernelModel(read_model(booster.model_to_string()))
+        return Engine(f"kernel ({model.variant})", model.predict)
+
+    return proven_engine(lambda why: library_engine(booster, why), kernel, columns)
+
+
+def proven_engine(library: Callable[[str], Engine], kernel: Callable[[], Engine], columns: Sequence[Floats]) -> Engine:
+    """The kernel, if it covers the model and answers these rows as the library does; else the library.
+
+    Args:
+        library: The library, which is told why it scores.
+        kernel: Lays the model out; raises `UncoveredError` where it cannot.
+        columns: Of the holdout.
+    """
     try:
-        kernel = KernelModel(booster.model_to_string())
+        engine = kernel()
     except UncoveredError as err:
-        return library_engine(booster, str(err))
-    expected = library_engine(booster, "").predict(columns)
-    found = kernel.predict(columns)
+        return library(str(err))
+    expected, found = library("").predict(columns), engine.predict(columns)
     if found.shape != expected.shape:
-        return library_engine(booster, f"the kernel answers {found.shape[1:]} numbers a row")
-    if wrong := np.flatnonzero(
-        (found.view(np.int64) != expected.view(np.int64)).reshape(len(found), -1).any(axis=1)
-    ).tolist():
-        return library_engine(
-            booster, f"the kernel differs in {len(wrong)} rows of the holdout, first in row {wrong[0]}"
-        )
-    return Engine(f"kernel ({kernel.variant})", kernel.predict)
+        return library(f"the kernel answers {found.shape[1:]} numbers a row")
+    differs = found.view(np.int64) != expected.view(np.int64)
+    if wrong := np.flatnonzero(differs.reshape(len(found), -1).any(axis=1)).tolist():
+        return library(f"the kernel differs in {len(wrong)} rows of the holdout, first in row {wrong[0]}")
+    return engine

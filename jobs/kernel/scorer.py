@@ -9,7 +9,7 @@ import numpy as np
 
 from jobs.kernel.layout import lay_out
 from jobs.kernel.library import ModelStruct, load_library, variants
-from jobs.kernel.modeltext import Floats, ModelText, UncoveredError, read_model
+from jobs.kernel.modeltext import Floats, ModelText, UncoveredError
 
 # `enum output` of model.h: how a score becomes what LightGBM answers, by the name of its objective.
 _RAW, _SIGMOID, _SOFTMAX, _EXP, _LOG1P_EXP, _SIGNED_SQUARE = range(6)
@@ -34,11 +34,11 @@ class KernelModel:
         thresholds, classes: How many thresholds, and classes of categories, each feature has.
     """
 
-    def __init__(self, text: str, *, variant: str | None = None) -> None:
+    def __init__(self, model: ModelText, *, variant: str | None = None) -> None:
         """Lay the model out.
 
         Args:
-            text: As LightGBM wrote it; all iterations in it are used.
+            model: All iterations in it are used.
             variant: One that this machine has; the widest where it is None.
 
         Raises:
@@ -47,7 +47,6 @@ class KernelModel:
         library = load_library()
         if isinstance(library, str):
             raise UncoveredError(library)
-        model = read_model(text)
         output, sigmoid = _transform(model)
         layout = lay_out(model)
         here = variants(library)

@@ -118,7 +118,7 @@ def check(booster: lightgbm.Booster, asked: Floats, *names: str) -> None:
         column.flags.writeable = False
     text = booster.model_to_string()
     for variant in names or VARIANTS:
-        kernel = KernelModel(text, variant=variant)
+        kernel = KernelModel(read_model(text), variant=variant)
         for raw in (True, False):
             expected = np.asarray(booster.predict(asked, raw_score=raw, num_threads=1), dtype=np.float64)
             assert same_bits(kernel.predict(columns, raw=raw), expected), (variant, raw)
@@ -186,7 +186,7 @@ def test_more_categories_than_a_byte_holds_are_told_apart() -> None:
     data = lightgbm.Dataset(known, effect[category.astype(np.int64)], categorical_feature=[0], params={"max_bin": 5000})
     params = {"objective": "regression", "verbosity": -1, "max_cat_threshold": 1000, "min_data_in_leaf": 1, "seed": 1}
     booster = lightgbm.train({**params, "cat_smooth": 0.0, "min_data_per_group": 1}, data, num_boost_round=20)
-    kernel = KernelModel(booster.model_to_string())
+    kernel = KernelModel(read_model(booster.model_to_string()))
 
     assert kernel.classes[0] > 510, "three bytes are needed"
     check(booster, np.column_stack([np.arange(-5, 4000), np.tile(0.0, 4005)]).astype(np.float64))
@@ -200,7 +200,7 @@ def test_more_thresholds_than_a_byte_holds_are_told_apart() -> None:
     params = {"objective": "regression", "verbosity": -1, "num_leaves": 200, "min_data_in_leaf": 1, "seed": 1}
     booster = lightgbm.train(params, data, num_boost_round=30)
 
-    assert max(KernelModel(booster.model_to_string()).thresholds.values()) > 510, "three bytes are needed"
+    assert max(KernelModel(read_model(booster.model_to_string())).thresholds.values()) > 510, "three bytes are needed"
     check(booster, odd_rows(rng, booster, known))
 
 
@@ -250,7 +250,7 @@ def test_a_model_that_was_trained_on_with_other_missing_values_is_covered(booste
 
 @given(cuts=st.lists(st.integers(0, 3000), max_size=8).map(sorted), variant=st.sampled_from(VARIANTS or ["none"]))
 def test_no_row_depends_on_its_batch(cuts: list[int], variant: str, booster: lightgbm.Booster, known: Floats) -> None:
-    kernel = KernelModel(booster.model_to_string(), variant=variant)
+    kernel = KernelModel(read_model(booster.model_to_string()), variant=variant)
     edges = [0, *cuts, len(known)]
     parts = [kernel.predict(columns_of(known[start:end])) for start, end in pairwise(edges)]
 
@@ -258,14 +258,14 @@ def test_no_row_depends_on_its_batch(cuts: list[int], variant: str, booster: lig
 
 
 def test_the_order_of_rows_changes_no_score(booster: lightgbm.Booster, known: Floats) -> None:
-    kernel = KernelModel(booster.model_to_string())
+    kernel = KernelModel(read_model(booster.model_to_string()))
     order = np.random.default_rng(7).permutation(len(known))
 
     assert same_bits(kernel.predict(columns_of(known[order])), kernel.predict(columns_of(known))[order])
 
 
 def test_columns_are_read_where_they_are_and_left_as_they_were(booster: lightgbm.Booster, known: Floats) -> None:
-    kernel = KernelModel(booster.model_to_string())
+    kernel = KernelModel(read_model(booster.model_to_string()))
     columns = columns_of(known)
     before = [column.copy() for column in columns]
     expected = kernel.predict(columns)
@@ -275,11 +275,11 @@ def test_columns_are_read_where_they_are_and_left_as_they_were(booster: lightgbm
 
 
 def test_no_rows_are_no_scores(booster: lightgbm.Booster) -> None:
-    assert KernelModel(booster.model_to_string()).predict([np.zeros(0)] * 6).shape == (0,)
+    assert KernelModel(read_model(booster.model_to_string())).predict([np.zeros(0)] * 6).shape == (0,)
 
 
 def test_columns_that_do_not_fit_are_refused(booster: lightgbm.Booster) -> None:
-    kernel = KernelModel(booster.model_to_string())
+    kernel = KernelModel(read_model(booster.model_to_string()))
     for columns in ([np.zeros(3)] * 5, [*[np.zeros(3)] * 5, np.zeros(2)]):
         with pytest.raises(ValueError, match="columns; expected 6"):
             kernel.predict(columns)
@@ -326,7 +326,7 @@ def test_a_text_that_is_not_understood_is_not_guessed_at(
     text = booster.model_to_string()
     assert old in text
     with pytest.raises(UncoveredError, match=reason):
-        KernelModel(text.replace(old, new, 1))
+        KernelModel(read_model(text.replace(old, new, 1)))
 
 
 def test_a_kernel_that_differs_in_one_bit_on_the_holdout_does_not_score(

@@ -1,0 +1,38 @@
+"""LightGBM's own model text: scored by the tree kernel where it answers as the library does, else by the library."""
+
+from collections.abc import Sequence
+
+from jobs.flavors.scorer import Engine, Signature, UnloadableError
+from jobs.kernel.engine import choose_engine, library_engine
+from jobs.libraries import let_threads_sleep
+from validation.parity import Floats
+
+
+class LightGBM:
+    """A booster."""
+
+    def __init__(self, raw: bytes, signature: Signature) -> None:
+        """Read the model.
+
+        Raises:
+            UnloadableError: LightGBM cannot read it, or it predicts other numbers than the bundle says.
+        """
+        let_threads_sleep()
+        import lightgbm  # heavy; only what scores or trains pays for it
+
+        try:
+            self._booster = lightgbm.Booster(model_str=raw.decode())
+        except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as err:
+            raise UnloadableError(str(err)) from err
+        if (found := self._booster.num_model_per_iteration()) != signature.numbers:
+            raise UnloadableError(f"it predicts {found} numbers for a row, its manifest {signature.numbers}")
+
+    @property
+    def feature_names(self) -> list[str]:
+        return [str(name) for name in self._booster.feature_name()]
+
+    def library(self, why: str = "") -> Engine:
+        return library_engine(self._booster, why)
+
+    def fastest(self, columns: Sequence[Floats]) -> Engine:
+        return choose_engine(self._booster, columns)
