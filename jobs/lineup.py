@@ -118,7 +118,8 @@ def _check_outputs(declared: DeclaredPipeline, bundle: Bundle) -> None:
         )
 
     for output in bundle.manifest.outputs if default else ():
-        if (value := default[output.name]) in output.values or (isinstance(value, float) and not output.values):
+        value = (default or {})[output.name]
+        if value in output.values if isinstance(value, str) else not output.values:
             continue
         expected = f"one of {', '.join(output.values)}" if output.values else "a number"
         raise DeclarationError(Problem("CFG_INVALID", f"{where}.{output.name}", repr(value), expected))

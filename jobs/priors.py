@@ -54,7 +54,8 @@ def write_priors(
             if count >= min_rows:
                 means = [total / many if many else None for total, many in zip(totals, counts, strict=True)]
                 if has_classes:
-                    means[-1] = None if None in means else float(np.argmax(means[:-1]))
+                    known = [mean for mean in means[:-1] if mean is not None]
+                    means[-1] = float(np.argmax(known)) if len(known) == len(means) - 1 else None
                 field = prior_field(position, ()) + values
                 rows.append({PRIOR_FIELD: field, "rows": count, **dict(zip(outputs, means, strict=True))})
         if len(rows) > MAX_PRIORS:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from schemas.keys import ENTITIES_PER_BUCKET
-from schemas.strict import Column, Declared, Name
+from schemas.strict import Column, Declared
 
 
 class Fallback(Declared):

@@ -72,7 +72,7 @@ class RowDecoder:
             elif value is not None and type(value) is not kind:
                 raise _undecodable(raw, f"{spec.name}: {type(value).__name__} where {spec.type} was declared")
             elif spec.values and value is not None:  # a class, by its place
-                if value not in range(len(spec.values)):
+                if not isinstance(value, float) or value not in range(len(spec.values)):
                     raise _undecodable(raw, f"{spec.name}: no value of index {value!r}")
                 values[index] = spec.values[int(value)]
             elif type(value) is int and value >= 2**63:  # MessagePack has unsigned ones too

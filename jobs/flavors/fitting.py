@@ -60,7 +60,7 @@ def _estimator(name: str, asked: Training, features: Sequence[Feature]) -> Any:
 
 
 def _prepared(features: Sequence[Feature]) -> Any:
-    """Numbers with their median for what is missing, scaled; categories as one column each, none for what is missing."""
+    """Numbers with their median for what is missing, scaled; categories as a column each, none for what is missing."""
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline

@@ -16,8 +16,8 @@ _MISSING_NAN = 2  # of LightGBM: NaN goes where the split says
 class HistGradient:
     """A HistGradientBoosting estimator without categorical splits, laid out for the kernel.
 
-    The library adds the leaves of each tree to its baseline, in the order of the trees; so does the kernel, to which the
-    baseline is a first tree of one leaf. The inverse of the loss's link is then the library's own.
+    The library adds the leaves of each tree to its baseline, in the order of the trees; so does the kernel, to which
+    the baseline is a first tree of one leaf. The inverse of the loss's link is then the library's own.
 
     Attributes:
         variant: The width of vectors that the kernel uses.

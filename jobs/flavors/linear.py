@@ -29,7 +29,8 @@ class Term(_Contract):
     Attributes:
         weights: Of a numeric feature: one a number, by which its value is multiplied.
         missing: The value that stands for one that is missing; none, where there is no prediction without it.
-        categories: Of a categorical feature: for each category, what it adds to each number. A missing one adds nothing.
+        categories: Of a categorical feature: for each category, what it adds to each number. A missing one
+            adds nothing.
     """
 
     feature: str

@@ -45,7 +45,7 @@ class OnnxModel:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self._session = onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
-        except Exception as err:  # noqa: BLE001  # onnxruntime's errors have no common class that it exports
+        except Exception as err:  # onnxruntime's errors have no common class that it exports
             raise UnloadableError(str(err).splitlines()[0]) from err
         self._signature, self._inputs = signature, self._session.get_inputs()
         self._version: str = onnxruntime.__version__
@@ -88,7 +88,7 @@ class OnnxModel:
     def _answer(self, columns: Sequence[Floats]) -> Floats:
         try:
             (found,) = self._session.run([self._output], self._feed(columns))
-        except Exception as err:  # noqa: BLE001  # as above
+        except Exception as err:  # as above
             raise UnusableError(f"onnxruntime: {str(err).splitlines()[0]}") from err
         numbers = np.asarray(found, dtype=np.float64).reshape(len(columns[0]), -1)
         if self._signature.objective == "binary" and numbers.shape[1] == 2:  # of both classes

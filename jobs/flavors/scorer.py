@@ -58,7 +58,7 @@ class Signature:
 
 
 def as_outputs(classes: Sequence[str], numbers: Floats) -> Floats:
-    """What a model's numbers are as outputs, shape (rows, outputs): of classes, the likeliest one stands behind them."""
+    """What a model's numbers are as outputs, shape (rows, outputs): of classes, the likeliest is put behind them."""
     numbers = numbers.reshape(len(numbers), -1)
     return np.column_stack([numbers, numbers.argmax(axis=1)]) if classes else numbers
 
@@ -82,7 +82,7 @@ class Scorer(Protocol):
 
 
 class Steady:
-    """Scores in blocks of one size, the last one filled up, by a library whose arithmetic goes by the shape it is given.
+    """Scores in blocks of one size, the last one filled up, by a library whose sums go by the shape of its input.
 
     Matrix products add up in an order that depends on how many rows there are. With one size of block it depends on
     a row's place in its block at most, and `prove` looks for that.

@@ -133,7 +133,7 @@ def loads(raw: bytes) -> Any:
     try:
         # What skops itself would not trust of these is what was found on our list.
         return skops_io.loads(raw, trusted=skops_io.get_untrusted_types(data=raw))
-    except Exception as err:  # noqa: BLE001  # whatever a damaged description makes scikit-learn or numpy raise
+    except Exception as err:  # whatever a damaged description makes scikit-learn or numpy raise
         raise UnloadableError(f"{type(err).__name__}: {str(err).splitlines()[0] if str(err) else 'no word'}") from err
 
 
