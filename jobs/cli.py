@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from jobs import access, diffing, filling, maintaining, overriding, recovery, serving
+from jobs import access, diffing, filling, import_model, maintaining, overriding, recovery, serving
 from jobs.arguments import parse_date
 from jobs.console import Console
 from jobs.logs import set_up_logs
@@ -243,6 +243,7 @@ def schema(
 
 _elsewhere: tuple[Callable[..., None], ...] = (
     filling.backfill,
+    import_model.import_model,
     serving.serve,
     diffing.diff,
     overriding.override,

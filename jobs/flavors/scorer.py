@@ -59,7 +59,7 @@ class Signature:
 
 def as_outputs(classes: Sequence[str], numbers: Floats) -> Floats:
     """What a model's numbers are as outputs, shape (rows, outputs): of classes, the likeliest is put behind them."""
-    numbers = numbers.reshape(len(numbers), -1)
+    numbers = numbers.reshape(len(numbers), len(classes) or 1)
     return np.column_stack([numbers, numbers.argmax(axis=1)]) if classes else numbers
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jobs.flavors.histgradient import HistGradient
-from jobs.flavors.scorer import Engine, Predict, Signature, Steady, UnloadableError
+from jobs.flavors.scorer import Engine, Predict, Signature, Steady, UnloadableError, UnusableError
 from jobs.flavors.skopsfile import loads
 from jobs.kernel.engine import proven_engine
 from jobs.kernel.modeltext import UncoveredError
@@ -46,6 +46,11 @@ class SklearnModel:
         self._steady.prove(columns)
         return proven_engine(self.library, self._kernel, columns)
 
+    def at_once(self, frame: Any) -> Floats:
+        """The numbers of a data frame's rows, as the library itself is used."""
+        given = frame if self.feature_names else frame.to_numpy(dtype=np.float64)
+        return self._numbers(given)
+
     def _kernel(self) -> Engine:
         if not HistGradient.is_one(self._estimator):
             raise UncoveredError(f"{type(self._estimator).__name__} is not made of trees that the kernel scores")
@@ -53,12 +58,18 @@ class SklearnModel:
         return Engine(f"kernel ({model.variant})", model.predict)
 
     def _answer(self, columns: Sequence[Floats]) -> Floats:
+        return self._numbers(self._input(columns))
+
+    def _numbers(self, given: Any) -> Floats:
         from threadpoolctl import threadpool_limits
 
         # One thread: Spark runs as many Python workers as there are cores, and several would add up in other orders.
         with threadpool_limits(1), warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # of a category that the pipeline was not fitted on, for each block
-            found = np.asarray(self._method(self._input(columns)), dtype=np.float64)
+            try:
+                found = np.asarray(self._method(given), dtype=np.float64)
+            except (TypeError, ValueError) as err:
+                raise UnusableError(f"scikit-learn: {str(err).splitlines()[0]}") from err
         return found[:, 1] if self._signature.objective == "binary" else found
 
     def _input(self, columns: Sequence[Floats]) -> Any:
