@@ -17,7 +17,8 @@ from validation.parity import Floats
 class SklearnModel:
     """A fitted estimator or pipeline.
 
-    One that was fitted on a data frame gets one: numbers as float64, categories as text, missing ones as NaN. One that
+    One that was fitted on a data frame gets one: numbers as float64, categories as text, missing ones as its
+    encoders saw them, None or NaN. One that
     was fitted on an array gets the bundle's own encoding: categories as their index, missing ones as NaN.
     """
 
@@ -35,6 +36,7 @@ class SklearnModel:
         if found not in (None, wanted):
             raise UnloadableError(f"it reads {found} columns, its manifest names {wanted}")
         self._method = _method(self._estimator, signature)
+        self._missing = _missing_text(self._estimator)
         self._steady = Steady(self._answer)
 
     def library(self, why: str = "") -> Engine:
@@ -79,14 +81,27 @@ class SklearnModel:
 
         given = zip(self._signature.features, columns, strict=True)
         return pd.DataFrame({
-            feature.name: _texts(feature.categories, column) if feature.kind == "categorical" else column
+            feature.name: _texts(feature.categories, column, self._missing) if feature.kind == "categorical" else column
             for feature, column in given
         })  # fmt: skip
 
 
-def _texts(categories: Sequence[str], codes: Floats) -> "np.ndarray[tuple[int, ...], np.dtype[np.object_]]":
-    known = np.array([*categories, np.nan], dtype=object)
+def _texts(
+    categories: Sequence[str], codes: Floats, missing: float | None
+) -> "np.ndarray[tuple[int, ...], np.dtype[np.object_]]":
+    known = np.array([*categories, missing], dtype=object)
     return known[np.where(np.isnan(codes), len(categories), codes).astype(np.int64)]
+
+
+def _missing_text(part: Any) -> float | None:
+    """What the encoders in an estimator were fitted on where a text was missing: None, which is another than NaN."""
+    if isinstance(part, list | tuple):
+        parts = list(part)
+    else:
+        if any(None in list(known) for known in getattr(part, "categories_", ())):
+            return None
+        parts = [value for name in ("steps", "transformers_", "transformer_list") for value in getattr(part, name, ())]
+    return None if any(_missing_text(each) is None for each in parts) else np.nan
 
 
 def _method(estimator: Any, signature: Signature) -> Predict:
