@@ -37,7 +37,7 @@ from tests.lookup.given import GivenRows
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-CODE = [path for folder in ("schemas", "lookup", "validation", "jobs") for path in (ROOT / folder).glob("*.py")]
+CODE = [path for folder in ("schemas", "lookup", "validation", "jobs") for path in (ROOT / folder).rglob("*.py")]
 # Names with a code's form that are none.
 _NO_CODE = re.compile(
     r"(ALMANAC|AIRFLOW|PYSPARK|OMP|OPENLINEAGE)_.*|UNEXPECTED_EOF|SPARK_(LOCAL_IP|CONF_DIR)|(MALFORMED|FAILED_READ|CANNOT_READ)_.*"

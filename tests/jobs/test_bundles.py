@@ -307,7 +307,11 @@ def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
     [
         (lambda m: m.update(loader_module="os"), "BUNDLE_MANIFEST", "loader_module: Extra inputs"),
         (lambda m: m.update(format=2), "BUNDLE_MANIFEST", "format: Input should be 1"),
-        (lambda m: m.update(flavor="pickle"), "BUNDLE_MANIFEST", "flavor: Input should be 'lightgbm'"),
+        (
+            lambda m: m.update(flavor="pickle"),
+            "BUNDLE_MANIFEST",
+            "flavor: Input should be 'lightgbm', 'sklearn', 'onnx' or 'linear'",
+        ),
         (lambda m: m["features"].reverse(), "BUNDLE_FEATURES", "feature 0 differs (manifest: distance, carrier)"),
         (lambda m: m["features"].pop(), "BUNDLE_FEATURES", "feature 2 differs (manifest: nothing)"),
         (lambda m: m["features"].append({"name": "x", "kind": "numeric"}), "BUNDLE_FEATURES", "feature 3 differs"),
@@ -446,7 +450,7 @@ def test_a_bundle_from_before_there_was_a_profile_says_train_again(bundle: Path)
     (bundle / "manifest.json").write_text(json.dumps(text))
     problem = the_problem(lambda: open_bundle(resealed(bundle)))
     assert problem.code == "BUNDLE_MANIFEST"
-    assert problem.found.startswith("manifest.json: files: Value error, must be exactly holdout.parquet, model.txt, ")
+    assert problem.found.startswith("manifest.json: : Value error, files must be exactly holdout.parquet, model.txt, ")
     assert problem.found.endswith("found holdout.parquet, model.txt: train the model again")
 
 

@@ -163,3 +163,16 @@ def test_a_chunk_is_its_rows() -> None:
 
     assert list(chunk) == [Row("ä", b"\x90"), Row("UA:1545:EWR:2013-07-01", b"\x91")]
     assert chunk.buckets(102).tolist()[1] == 11
+
+
+def test_a_class_is_kept_as_its_place_and_read_as_its_name() -> None:
+    columns = [ColumnSpec(name="p", type="float64"), ColumnSpec(name="class", type="float64", values=("early", "late"))]
+    raws = encode_rows(columns, [[0.25, 0.5], [1.0, None]])
+    assert [decode_row(columns, raw) for raw in raws] == [{"p": 0.25, "class": "late"}, {"p": 0.5, "class": None}]
+
+
+@pytest.mark.parametrize("place", [2.0, -1.0, 0.5, math.nan])
+def test_a_class_that_is_not_among_the_names_is_no_row(place: float) -> None:
+    columns = [ColumnSpec(name="class", type="float64", values=("early", "late"))]
+    with pytest.raises(InputError, match=r"class: no value of index .* \[ROW_DECODE\]"):
+        decode_row(columns, encode_rows(columns, [[place]])[0])

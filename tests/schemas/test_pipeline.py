@@ -85,3 +85,31 @@ def test_no_feature_at_all_is_refused() -> None:
 def test_a_split_is_of_one_kind(split: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="declare either `by` and `at`"):
         Split(**split)
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"objective": "multiclass"}, "declare classes for multiclass"),
+        ({"classes": ["a", "b", "c"]}, "declare classes for multiclass, and for nothing else"),
+        ({"objective": "multiclass", "classes": ["a", "b"]}, "expected three or more"),
+        ({"objective": "multiclass", "classes": ["a", "A", "b"]}, "told apart in lower case"),
+        ({"objective": "multiclass", "classes": ["a", "b", "on-time"]}, "should match pattern"),
+        ({"objective": "multiclass", "classes": [f"c{n}" for n in range(11)]}, "at most 10 items"),
+        ({"objective": "ranking"}, "declare group for ranking"),
+        ({"group": "day"}, "declare group for ranking, and for nothing else"),
+        ({"objective": "ranking", "group": "day", "flavor": "linear"}, "flavor linear does not rank"),
+        ({"flavor": "sklearn"}, "declare estimator for flavor sklearn"),
+        ({"estimator": "random_forest"}, "and for no other"),
+        ({"flavor": "pytorch"}, "should be 'lightgbm', 'sklearn' or 'linear'"),
+        ({"flavor": "sklearn", "estimator": "svm"}, "should be 'hist_gradient_boosting'"),
+        (
+            {"objective": "regression", "flavor": "sklearn", "estimator": "logistic_regression"},
+            "logistic_regression predicts no number",
+        ),
+        ({"objective": "ranking", "group": "day", "floors": {"auc": 0.5}}, "a ranking model has no metric auc"),
+    ],
+)
+def test_a_training_that_contradicts_itself_is_refused(declared: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Training.model_validate({"label": "x", "split": SPLIT, **declared})

@@ -68,3 +68,21 @@ def test_a_metric_is_as_promised_and_not_below_its_floor(
     problems = metric_problems(measured, promised, floors, model="m")
     assert [problem.where for problem in problems] == named
     assert {problem.code for problem in problems} <= {"BUNDLE_METRIC"}
+
+
+def test_classes_are_measured_by_their_probabilities_and_by_the_likeliest() -> None:
+    predicted = np.array([[0.5, 0.25, 0.25, 0.0], [0.2, 0.2, 0.6, 2.0]])
+    measured = measure("multiclass", np.array([0.0, 1.0]), predicted)
+    assert measured == pytest.approx({"accuracy": 0.5, "multi_logloss": -(np.log(0.5) + np.log(0.2)) / 2})
+
+
+def test_a_ranking_is_measured_within_its_groups_where_they_are_known() -> None:
+    labels, scores = np.array([2.0, 0.0, 1.0, 0.0]), np.array([0.1, 0.2, 5.0, 4.0])
+    assert measure("ranking", labels, scores) == pytest.approx({"spearman": -0.31622776601683794})
+    assert measure("ranking", labels, scores, ["a", "a", "b", "b"])["ndcg"] == pytest.approx((1 / np.log2(3) + 1) / 2)
+
+
+def test_of_several_outputs_the_one_that_differs_is_named() -> None:
+    expected = np.array([[0.1, 0.2], [0.3, 0.4]])
+    with pytest.raises(InputError, match=r"holdout row 1 is scored .*0\.5.*; expected .*0\.4"):
+        max_difference(expected, np.array([[0.1, 0.2], [0.3, 0.5]]), model="m")
