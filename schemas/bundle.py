@@ -4,7 +4,7 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 MANIFEST_FILE = "manifest.json"
 HOLDOUT_FILE = "holdout.parquet"
@@ -111,6 +111,16 @@ class BundleManifest(_Contract):
     training: TrainingRecord
     files: dict[str, BundleFile]
 
+    @field_validator("files")
+    @classmethod
+    def _exactly(cls, files: dict[str, BundleFile], info: ValidationInfo) -> dict[str, BundleFile]:
+        expected = {MODEL_FILES[info.data.get("flavor", "lightgbm")], HOLDOUT_FILE, PROFILE_FILE}
+        if set(files) != expected:
+            # A bundle from before there was a profile leaves nothing to compare a run with.
+            wanted, found = (", ".join(sorted(map(str, names))) for names in (expected, files))
+            raise ValueError(f"must be exactly {wanted}; found {found or 'none'}: train the model again")
+        return files
+
     @property
     def model_file(self) -> str:
         return MODEL_FILES[self.flavor]
@@ -122,11 +132,6 @@ class BundleManifest(_Contract):
 
     @model_validator(mode="after")
     def _complete(self) -> "BundleManifest":
-        expected = {self.model_file, HOLDOUT_FILE, PROFILE_FILE}
-        if set(self.files) != expected:
-            # A bundle from before there was a profile leaves nothing to compare a run with.
-            wanted, found = (", ".join(sorted(names)) for names in (expected, self.files))
-            raise ValueError(f"files must be exactly {wanted}; found {found or 'none'}: train the model again")
         if self.outputs != outputs_of(self.objective, self.classes):
             raise ValueError(f"outputs are not those of a {self.objective} model")
         if unmeasured := set(self.floors) - set(self.metrics):

@@ -450,7 +450,7 @@ def test_a_bundle_from_before_there_was_a_profile_says_train_again(bundle: Path)
     (bundle / "manifest.json").write_text(json.dumps(text))
     problem = the_problem(lambda: open_bundle(resealed(bundle)))
     assert problem.code == "BUNDLE_MANIFEST"
-    assert problem.found.startswith("manifest.json: : Value error, files must be exactly holdout.parquet, model.txt, ")
+    assert problem.found.startswith("manifest.json: files: Value error, must be exactly holdout.parquet, model.txt, ")
     assert problem.found.endswith("found holdout.parquet, model.txt: train the model again")
 
 
