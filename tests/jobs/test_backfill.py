@@ -87,7 +87,8 @@ def another_bundle(settings: Settings, until: dt.date) -> str:
     bundle = open_bundle(before)
     training = bundle.manifest.training.model_copy(update={"start": until - 3 * DAY, "end": until})
     manifest = bundle.manifest.model_copy(update={"training": training})
-    return write_bundle(bundles, str(until), bundle.booster, bundle.holdout, bundle.profile, manifest).name
+    model = (bundle.folder / bundle.manifest.model_file).read_bytes()
+    return write_bundle(bundles, str(until), model, bundle.holdout, bundle.profile, manifest).name
 
 
 def test_dates_are_archived_oldest_first_without_redis_and_nothing_is_live(

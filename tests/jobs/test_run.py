@@ -74,7 +74,7 @@ def test_what_is_served_is_what_the_named_model_says_of_the_stored_features(sett
     bundle = open_bundle(store.bundles / manifest.models["champion"])
     features, predictions = pq.read_table(folder / FEATURES), pq.read_table(folder / PREDICTIONS)
     assert features.column("entity_id").equals(predictions.column("entity_id"))
-    assert bundle.predict(features).tolist() == predictions.column("score").to_pylist()
+    assert bundle.predict(features)[:, 0].tolist() == predictions.column("score").to_pylist()
 
 
 def test_flights_that_no_run_knew_are_answered_with_the_mean_of_their_group(settings: Settings) -> None:
