@@ -35,7 +35,9 @@ def fit_sklearn(pipeline: str, asked: Training, features: Sequence[Feature], mat
                 return _exported(estimator, features, asked).model_dump_json(indent=1).encode()
             from jobs.flavors.skopsfile import dumps
 
-            return dumps(_estimator(str(asked.estimator), asked, features).fit(matrix, labels))
+            # HistGradientBoosting cannot bin a column without any number. Of one value, no split looks at it.
+            known = np.where(np.isnan(matrix).all(axis=0), 0.0, matrix)
+            return dumps(_estimator(str(asked.estimator), asked, features).fit(known, labels))
     except (TypeError, ValueError) as err:
         where = f"{pipeline}/pipeline.yaml: training.params"
         first = str(err).splitlines()[0]

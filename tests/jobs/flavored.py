@@ -90,10 +90,10 @@ def asked(flavor: Flavor, objective: Objective, estimator: str | None, **more: A
     return Training.model_validate(declared)
 
 
-def model_file(flavor: Flavor, objective: Objective, estimator: str | None) -> bytes:
+def model_file(flavor: Flavor, objective: Objective, estimator: str | None, *, given: pa.Table | None = None) -> bytes:
     if flavor == "onnx":
         return onnx_graph(signature(objective).numbers)
-    given = rows().append_column(LABEL_COLUMN, pa.array(labels(objective)))
+    given = (rows() if given is None else given).append_column(LABEL_COLUMN, pa.array(labels(objective)))
     given = given.append_column(GROUP_COLUMN, pa.array([f"g{n % 10}" for n in range(ROWS)]))
     training = asked(flavor, objective, estimator)
     pipeline = Pipeline.model_construct(pipeline="p", training=training)

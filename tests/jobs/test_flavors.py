@@ -23,7 +23,18 @@ from jobs.flavors.scorer import Steady, UnloadableError, UnusableError, as_outpu
 from jobs.flavors.skopsfile import dumps, loads
 from schemas.bundle import Flavor, Objective, expected_columns
 from schemas.errors import InputError
-from tests.jobs.flavored import ALL, CLASSES, ROWS, TRAINED, Flavored, make_bundle, model_file, onnx_graph, signature
+from tests.jobs.flavored import (
+    ALL,
+    CLASSES,
+    ROWS,
+    TRAINED,
+    Flavored,
+    make_bundle,
+    model_file,
+    onnx_graph,
+    rows,
+    signature,
+)
 
 Kind = tuple[Flavor, Objective, str | None]
 every_flavor = pytest.mark.parametrize("kind", ALL, ids=lambda kind: "-".join(part for part in kind if part))
@@ -148,6 +159,15 @@ def test_a_model_of_another_shape_than_its_bundle_says_is_refused(kind: Kind) ->
 def test_the_likeliest_class_stands_behind_the_probabilities() -> None:
     found = as_outputs(CLASSES, np.array([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]]))
     assert found.tolist() == [[0.2, 0.5, 0.3, 1.0], [0.4, 0.4, 0.2, 0.0]]
+
+
+@pytest.mark.parametrize("kind", TRAINED, ids=str)
+def test_a_feature_without_any_value_is_trained_on_and_looked_at_by_nobody(kind: Kind) -> None:
+    empty = rows().set_column(1, "distance", pa.nulls(ROWS, pa.float64()))
+    numbers = open_model(kind[0], model_file(*kind, given=empty), signature(kind[1])).library()
+    columns = [np.full(3, 5.0), np.array([np.nan, 1.0, -7.0]), np.zeros(3)]
+    found = numbers.predict(columns).reshape(3, -1)
+    assert same_bits(found, np.ascontiguousarray(np.broadcast_to(found[0], found.shape)))
 
 
 # skops: nothing but what is on the list
