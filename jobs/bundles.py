@@ -60,12 +60,10 @@ class Bundle:
 
         Raises:
             InputError: a feature is missing or of a type the model cannot read.
+            UnusableError: or whatever else its library raises for some row.
         """
         columns = feature_columns(self.manifest.features, features, model=self.id)
-        try:
-            return as_outputs(self.manifest.classes, self.engine.predict(columns))
-        except UnusableError as err:
-            raise _error(self.folder, "BUNDLE_UNLOADABLE", str(err), "a model that scores its features") from err
+        return as_outputs(self.manifest.classes, self.engine.predict(columns))
 
 
 def open_bundle(folder: Path, *, digest: str | None = None) -> Bundle:
@@ -157,12 +155,19 @@ def proven_bundle(folder: Path, digest: str) -> tuple[Bundle, float]:
         [bundle.holdout.column(name).to_numpy() for name in expected_columns(bundle.manifest.outputs)]
     )
     model = named(bundle.id, bundle.manifest.flavor, bundle.manifest.library)
-    difference = max_difference(expected, bundle.predict(bundle.holdout), model=model)
+    difference = max_difference(expected, _on_holdout(bundle), model=model)
     columns = feature_columns(bundle.manifest.features, bundle.holdout, model=bundle.id)
     try:
         return replace(bundle, engine=bundle.scorer.fastest(columns)), difference
     except UnusableError as err:
         raise _error(folder, "BUNDLE_PARITY", str(err), "the same prediction wherever the row stands") from err
+
+
+def _on_holdout(bundle: Bundle) -> Floats:
+    try:
+        return bundle.predict(bundle.holdout)
+    except UnusableError as err:
+        raise _error(bundle.folder, "BUNDLE_UNLOADABLE", str(err), "a model that scores its holdout") from err
 
 
 def check_promises(bundle: Bundle, floors: Mapping[str, float]) -> None:
@@ -177,7 +182,7 @@ def check_promises(bundle: Bundle, floors: Mapping[str, float]) -> None:
     """
     labels = np.asarray(bundle.holdout.column(LABEL_COLUMN).to_numpy(), dtype=np.float64)
     groups = bundle.holdout.column(GROUP_COLUMN) if GROUP_COLUMN in bundle.holdout.schema.names else None
-    measured = measure(bundle.manifest.objective, labels, bundle.predict(bundle.holdout), groups)
+    measured = measure(bundle.manifest.objective, labels, _on_holdout(bundle), groups)
     own = bundle.manifest.floors
     highest = {name: max(own.get(name, floor), floor) for name, floor in {**own, **floors}.items()}
     if problems := metric_problems(measured, bundle.manifest.metrics, highest, model=bundle.id):
