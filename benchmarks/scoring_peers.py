@@ -20,7 +20,7 @@ def saved_model(bundle: Bundle, folder: Path) -> Path:
     """The bundle's model as one of MLflow's, in `folder`."""
     import mlflow.pyfunc
 
-    text = bundle.booster.model_to_string()
+    text = (bundle.folder / bundle.manifest.model_file).read_text(encoding="utf-8")
     categories = {feature.name: list(feature.categories or ()) for feature in bundle.manifest.features}
     wrapped = _model(text, {name: words for name, words in categories.items() if words})
     mlflow.pyfunc.save_model(str(folder), python_model=wrapped, pip_requirements=["lightgbm"])
@@ -75,8 +75,11 @@ def transport(frame: "DataFrame", out: Path) -> None:
 def threads(bundle: Bundle, source: Path, out: Path, cores: int) -> None:
     """No Spark: pyarrow reads and writes, LightGBM predicts on all cores."""
     out.mkdir()
+    import lightgbm
+
+    booster = lightgbm.Booster(model_str=(bundle.folder / bundle.manifest.model_file).read_text(encoding="utf-8"))
     for path in sorted(source.iterdir()):
         table = pq.read_table(path, columns=[made.KEY, *made.NUMBERS, *made.WORDS], partitioning=None)
         matrix = feature_matrix(bundle.manifest.features, table, model=bundle.id)
-        scores = bundle.booster.predict(matrix, num_threads=cores)
+        scores = booster.predict(matrix, num_threads=cores)
         pq.write_table(table.append_column("score", pa.array(scores)), out / path.name, compression="zstd")

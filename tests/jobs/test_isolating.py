@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from jobs.bundles import Bundle, find_bundle, open_bundle, proven_bundle
 from jobs.isolating import MOST_FAILED, score_each
-from jobs.kernel.engine import Engine
+from jobs.flavors.scorer import Engine
 from jobs.predicting import Contender, Predict
 from jobs.scoring import run_tasks
 from jobs.tasks import FILE, Scoring
@@ -87,7 +87,7 @@ def test_a_poison_row_is_set_aside_with_its_error_and_the_run_goes_on(
 
     def brittle(folder: Path, digest: str) -> tuple[Bundle, float]:
         proven, difference = proven_bundle(folder, digest)
-        poison = float(proven.predict(holdout.slice(77, 1))[0])
+        poison = float(proven.predict(holdout.slice(77, 1))[0, 0])
 
         def predict(columns: Sequence[Floats]) -> Floats:
             scores = proven.engine.predict(columns)
@@ -100,7 +100,7 @@ def test_a_poison_row_is_set_aside_with_its_error_and_the_run_goes_on(
     contenders = {"champion": Contender(bundle.id, bundle.folder, bundle.digest)}
     scoring = Scoring(tmp_path, contenders, ("score",), Predict(contenders, ("score",), brittle))
     frame = spark.read.parquet(str(tmp_path / "rows.parquet")).coalesce(1).sortWithinPartitions(ENTITY_ID)
-    expected = bundle.predict(holdout)
+    expected = bundle.predict(holdout)[:, 0]
     bad = np.flatnonzero(expected == expected[77])
 
     (record,) = run_tasks(frame.selectExpr("*", f"0 AS {FILE}"), scoring)
