@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.bundles import Bundle, find_bundle, open_bundle, proven_bundle
-from jobs.isolating import MOST_FAILED, score_each
 from jobs.flavors.scorer import Engine
+from jobs.isolating import MOST_FAILED, score_each
 from jobs.predicting import Contender, Predict
 from jobs.scoring import run_tasks
 from jobs.tasks import FILE, Scoring
