@@ -20,8 +20,8 @@ demo: .venv/.ready ## Two nights of real flights: trained, scored, verified, pub
 	@$(in_venv) almanac demo
 
 test: .venv/.ready ## All tests, with coverage; ARGS="tests/lookup -x" runs some of them
-	$(in_venv) python -m pytest $(if $(ARGS),$(ARGS),--cov=schemas --cov=lookup --cov=validation \
-		--cov-report=term:skip-covered --cov-fail-under=90)
+	$(in_venv) python -m pytest $(if $(ARGS),$(ARGS),--numprocesses=2 --dist=loadfile --cov=schemas --cov=lookup \
+		--cov=validation --cov-report=term:skip-covered --cov-fail-under=90)
 
 check: .venv/.ready ## Format, lint, types, import contracts
 	$(in_venv) ruff format --check .
