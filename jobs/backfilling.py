@@ -16,6 +16,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
 from jobs.changed import ROLLED_BACK, standing
+from jobs.decided import standing_declaration
 from jobs.logs import Subject, logging_of, run_is
 from jobs.models import DECLARED, Models, has_seen
 from jobs.publishing import lookup_table, publisher, smoke
@@ -28,7 +29,7 @@ from lookup.log import signature
 from lookup.publisher import Outcome, Published
 from lookup.store import Store
 from lookup.turns import only_backfill
-from schemas.declared import DeclaredPipeline, load_pipeline
+from schemas.declared import load_pipeline
 from schemas.errors import AlmanacError, BlockedError, Problem, UnavailableError
 from schemas.report import Verdict
 from schemas.run import RunManifest
@@ -116,8 +117,9 @@ class Backfill:
             UnavailableError: the newest date is to be published, and Redis does not answer.
         """
         self._settings, self._wanted = settings, wanted
-        self._declared: DeclaredPipeline = load_pipeline(settings, wanted.pipeline)
-        check_sql(self._declared)
+        declared = load_pipeline(settings, wanted.pipeline)
+        check_sql(declared)
+        self._declared = standing_declaration(settings, declared)
         self._store = Store(settings.store, wanted.pipeline)
         self._models = Models(settings, self._declared, wanted.model, adopt=not wanted.dry_run)
         self._sessions = _Sessions(f"almanac backfill {wanted.pipeline} {wanted.start} {wanted.end}", log)

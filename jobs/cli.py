@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from jobs import access, diffing, filling, maintaining, overriding, recovery, serving
+from jobs import access, contesting, diffing, filling, maintaining, overriding, recovery, serving
 from jobs.arguments import parse_date
 from jobs.console import Console
 from jobs.logs import set_up_logs
@@ -246,6 +246,9 @@ _elsewhere: tuple[Callable[..., None], ...] = (
     serving.serve,
     diffing.diff,
     overriding.override,
+    contesting.abort,
+    contesting.promote,
+    contesting.decisions,
     recovery.releases,
     recovery.plan,
     recovery.restore,

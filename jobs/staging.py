@@ -20,6 +20,7 @@ from jobs.scoring import Scored, score, set_aside
 from jobs.stages import Plan
 from jobs.tasks import file_count
 from schemas.content import canonical_json, sha256_text
+from schemas.decision import challenger_digest
 from schemas.errors import InputError, Problem
 from schemas.head import ColumnSpec
 from schemas.keys import bucket_count
@@ -108,6 +109,7 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
         scored_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
         declaration=plan.declared.digest,
         models={variant: bundle.id for variant, bundle in plan.lineup},
+        challengers={each.name: challenger_digest(each) for each in pipeline.models.challengers},
         outputs=tuple(ColumnSpec(name=output.name, type=output.type) for output in plan.bundle.manifest.outputs),
         layout=pipeline.publish.layout,
         serving=serving,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas.content import canonical_json, sha256_text
+from schemas.decision import Decision
 from schemas.errors import DeclarationError, Problem
 from schemas.expectations import Suites
 from schemas.pipeline import Pipeline
@@ -23,12 +24,17 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeclaredPipeline:
-    """A pipeline with the texts beside it."""
+    """A pipeline with the texts beside it.
+
+    Attributes:
+        decisions: What was decided of its challengers, where `pipeline` has it in.
+    """
 
     folder: Path
     pipeline: Pipeline
     features_sql: str
     suites: Suites
+    decisions: tuple[Decision, ...] = ()
 
     @property
     def name(self) -> str:

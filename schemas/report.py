@@ -200,6 +200,7 @@ class Report(BaseModel):
         compared_with: The live release's run that drift and slices were measured against.
         off: Kinds of checks that were switched off, each with its reason.
         contests: Each declared challenger against what would serve without it.
+        decisions: Of challengers, which the run goes by: who aborted or promoted which, when and why.
         calibrated: The run whose outcomes `calibration` tells; None where there is none to tell of.
         stages: What each part of the run took.
         data_docs: The page of Great Expectations' Data Docs, relative to the run's folder.
@@ -221,6 +222,7 @@ class Report(BaseModel):
     calibration: tuple[CalibrationMeasure, ...] = ()
     calibrated: str | None = None
     contests: tuple[ContestMeasure, ...] = ()
+    decisions: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = ()
     data_docs: str | None = None
 

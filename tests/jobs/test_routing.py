@@ -3,13 +3,10 @@
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
 from jobs.dealing import dealt
-from jobs.training import train
 from lookup.erasing import erase
 from lookup.store import Store
 from lookup.table import RedisTable
@@ -17,10 +14,10 @@ from schemas.declared import load_pipeline
 from schemas.errors import DeclarationError, InputError
 from schemas.models import Challenger, Models, Route
 from schemas.report import Verdict
-from schemas.run import FEATURES, PREDICTIONS, SHADOW, Counts, RunManifest
+from schemas.run import FEATURES, PREDICTIONS, SHADOW, Counts
 from schemas.settings import Settings
 from tests.flights import rewrite
-from tests.jobs.runs import PIPELINE, WEEK, almanac, flight_id, look_up
+from tests.jobs.runs import CHAMPION, PIPELINE, WEEK, almanac, declare, flight_id, look_up, rows
 from validation.contest import check_sample_ratio
 
 if TYPE_CHECKING:
@@ -28,7 +25,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.spark
 
-CHAMPION = "models:\n  champion:\n    bundle: latest\n"
 SCORES = ["entity_id", "score"]
 JFK = "\"origin = 'JFK'\""
 
@@ -36,18 +32,6 @@ JFK = "\"origin = 'JFK'\""
 @pytest.fixture(autouse=True)
 def _one_session(spark: "SparkSession") -> None:
     """Runs find the session of the tests, as they find one of their process."""
-
-
-def declare(settings: Settings, spark: "SparkSession", *models: str) -> None:
-    """Declare these models beside the champion, and train all."""
-    path = settings.pipelines / PIPELINE / "pipeline.yaml"
-    rewrite(path, (CHAMPION, CHAMPION + "".join(f"  {line}\n" for line in models)))
-    train(spark, settings, load_pipeline(settings, PIPELINE))
-
-
-def rows(settings: Settings, manifest: RunManifest, part: str) -> pa.Table:
-    folder = Store(settings.store, PIPELINE).run_folder(manifest.run_id)
-    return pa.concat_tables([pq.read_table(folder / file.path) for file in manifest.files_in(part)])
 
 
 def test_rows_of_a_route_are_scored_by_its_model_and_the_others_by_the_champion(
