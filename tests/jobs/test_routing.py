@@ -4,7 +4,9 @@ from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from jobs.dealing import dealt
 from lookup.erasing import erase
@@ -17,7 +19,7 @@ from schemas.report import Verdict
 from schemas.run import FEATURES, PREDICTIONS, SHADOW, Counts
 from schemas.settings import Settings
 from tests.flights import rewrite
-from tests.jobs.runs import CHAMPION, PIPELINE, WEEK, almanac, declare, flight_id, look_up, rows
+from tests.jobs.runs import CHAMPION, NEXT, PIPELINE, WEEK, almanac, declare, flight_id, look_up, rows
 from validation.contest import check_sample_ratio
 
 if TYPE_CHECKING:
@@ -214,3 +216,44 @@ def test_a_route_whose_bundle_was_never_trained_is_told(settings: Settings) -> N
 
     with pytest.raises(InputError, match=r"models\.jfk\.bundle: no bundle.*BUNDLE_NOT_FOUND"):
         almanac(settings)
+
+
+def test_a_challenger_is_held_against_what_came_once_that_is_known(settings: Settings, spark: "SparkSession") -> None:
+    path = settings.pipelines / PIPELINE / "pipeline.yaml"
+    quarantined = "  max_quarantined: 0.01\n"
+    calibration = "  calibration: {after_days: 1, error: {warn: 0.5, fail: 0.9}, min_rows: 20}\n"
+    rewrite(path, (quarantined, quarantined + calibration))
+    both = "{name: fewer, mode: shadow, rounds: 1}, {name: canary, mode: canary, share: 0.4, rounds: 5}"
+    declare(settings, spark, f"challengers: [{both}]")
+    first = almanac(settings)
+    assert first.report.outcomes == ()
+
+    report = almanac(settings, NEXT).report
+
+    shadow, canary = report.outcomes
+    assert report.calibrated == shadow.run_id == canary.run_id == first.manifest.run_id
+    assert (shadow.name, shadow.rows) == ("fewer", WEEK)
+    assert (canary.name, canary.rows) == ("canary", first.manifest.counts.variants["canary"])
+    labels = dict(zip(*(known_labels(settings)[name] for name in ("id", "late")), strict=True))
+    served, other = (rows(settings, first.manifest, part) for part in (PREDICTIONS, SHADOW))
+    alike = other.filter(pc.equal(other.column("variant"), "fewer"))
+    truth = [labels[entity] for entity in served.column("entity_id").to_pylist()]
+    assert shadow.champion["auc"] == pytest.approx(roc_auc_score(truth, served.column("score").to_pylist()))
+    assert shadow.challenger["auc"] == pytest.approx(roc_auc_score(truth, alike.column("score").to_pylist()))
+    assert shadow.difference is not None
+    difference = shadow.challenger["log_loss"] - shadow.champion["log_loss"]
+    assert shadow.difference.value == pytest.approx(difference)
+    assert shadow.difference.low > 0  # a single tree foresees less
+    page = (Store(settings.store, PIPELINE).run_folder(report.run_id) / "report.html").read_text()
+    assert "fewer by what came" in page
+
+
+def known_labels(settings: Settings) -> dict[str, list[Any]]:
+    """Each flight and whether it was late, read from the source as a person would."""
+    found: dict[str, list[Any]] = {"id": [], "late": []}
+    for folder in (settings.root / "data" / "flights").glob("date=*"):
+        day = folder.name.removeprefix("date=")
+        for row in pq.read_table(folder / "part-0.parquet", partitioning=None).to_pylist():
+            found["id"].append(f"{row['carrier']}:{row['flight']}:{row['origin']}:{day}")
+            found["late"].append(row["arr_delay"] is None or row["arr_delay"] > 15)
+    return found
