@@ -1,4 +1,4 @@
-"""Which entities a challenger is dealt, of 100,000; sent along with a job too, so that it needs nothing else of tests."""
+"""Which of 100,000 entities a challenger is dealt; sent along with a job too, so it needs nothing else of tests."""
 
 import hashlib
 from typing import TYPE_CHECKING
