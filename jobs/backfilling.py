@@ -2,10 +2,10 @@
 
 import datetime as dt
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,7 @@ from lookup.log import signature
 from lookup.publisher import Outcome, Published
 from lookup.store import Store
 from lookup.turns import only_backfill
+from schemas.binding import bound
 from schemas.declared import load_pipeline
 from schemas.errors import AlmanacError, BlockedError, Problem, UnavailableError
 from schemas.report import Verdict
@@ -50,6 +51,7 @@ class Wanted:
     model: str = DECLARED
     publish_latest: bool = False
     dry_run: bool = False
+    parameters: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def dates(self) -> list[dt.date]:
@@ -119,7 +121,7 @@ class Backfill:
         self._settings, self._wanted = settings, wanted
         declared = load_pipeline(settings, wanted.pipeline)
         check_sql(declared)
-        self._declared = standing_declaration(settings, declared)
+        self._declared = standing_declaration(settings, bound(declared, wanted.parameters))
         self._store = Store(settings.store, wanted.pipeline)
         self._models = Models(settings, self._declared, wanted.model, adopt=not wanted.dry_run)
         self._sessions = _Sessions(f"almanac backfill {wanted.pipeline} {wanted.start} {wanted.end}", log)

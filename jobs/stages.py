@@ -4,10 +4,11 @@ import datetime as dt
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from jobs.bundles import Bundle
@@ -17,6 +18,7 @@ from jobs.lineup import Lineup, declared_lineup
 from jobs.snapshot import Snapshot, take_snapshot
 from lookup.removing import DAMAGED, STAGING, clear_leftovers
 from lookup.store import Store
+from schemas.binding import bound
 from schemas.content import canonical_json, sha256_text, write_atomically
 from schemas.declared import DeclaredPipeline, load_pipeline
 from schemas.errors import BlockedError, InputError, Problem
@@ -68,8 +70,16 @@ class Plan:
         return f"{self.date.isoformat()}-{sha256_text(canonical_json(content))[:12]}"
 
 
-def check_inputs(settings: Settings, pipeline: str, date: dt.date) -> Plan:
+def check_inputs(
+    settings: Settings, pipeline: str, date: dt.date, parameters: Mapping[str, object] = MappingProxyType({})
+) -> Plan:
     """The plan of a run.
+
+    Args:
+        settings: Where sources and store are.
+        pipeline: Its name.
+        date: The logical date.
+        parameters: That are given, by name.
 
     Raises:
         DeclarationError: the declaration is wrong.
@@ -77,7 +87,7 @@ def check_inputs(settings: Settings, pipeline: str, date: dt.date) -> Plan:
     """
     declared = load_pipeline(settings, pipeline)
     check_sql(declared)
-    standing = standing_declaration(settings, declared)
+    standing = standing_declaration(settings, bound(declared, parameters))
     return plan_run(settings, standing, date, lambda: declared_lineup(settings, standing))
 
 
@@ -100,13 +110,15 @@ def plan_run(settings: Settings, declared: DeclaredPipeline, date: dt.date, line
     return Plan(settings=settings, declared=declared, date=date, snapshot=snapshot, lineup=opened, base=base)
 
 
-def planned(settings: Settings, pipeline: str, date: dt.date, run_id: str | None) -> Plan:
+def planned(
+    settings: Settings, pipeline: str, date: dt.date, run_id: str | None, parameters: Mapping[str, object]
+) -> Plan:
     """The plan of a stage that continues run `run_id`.
 
     Raises:
         InputError: the inputs, the declaration or the model changed since that run was checked.
     """
-    plan = check_inputs(settings, pipeline, date)
+    plan = check_inputs(settings, pipeline, date, parameters)
     if run_id not in (None, plan.run_id):
         raise InputError(
             Problem(

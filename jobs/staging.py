@@ -109,6 +109,7 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
         scored_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
         declaration=plan.declared.digest,
         models={variant: bundle.id for variant, bundle in plan.lineup},
+        parameters={name: str(value) for name, value in plan.declared.values.items()},
         challengers={each.name: challenger_digest(each) for each in pipeline.models.challengers},
         outputs=tuple(ColumnSpec(name=output.name, type=output.type) for output in plan.bundle.manifest.outputs),
         layout=pipeline.publish.layout,

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from schemas.checks import Checks, Quarantine, Rule
 from schemas.models import Models
+from schemas.parameters import RESERVED, Parameter
 from schemas.publication import Fallback, Freshness, Publish
 from schemas.retention import Retention
 from schemas.scheduling import Airflow
@@ -170,6 +171,7 @@ class Pipeline(Declared):
     tags: list[str] = Field([])
     entity: Entity
     sources: dict[Name, Source] = Field(min_length=1)
+    parameters: dict[Name, Parameter] = Field({}, description="Values that are given when it runs, by name.")
     features: Features
     rules: list[Rule] = Field([])
     quarantine: Quarantine = Quarantine()
@@ -191,6 +193,8 @@ class Pipeline(Declared):
         forbidden = {column.lower() for column in source.forbidden}
         if hidden := [column for column in self.entity.key if column.lower() in forbidden]:
             raise invalid(f"key columns may not be forbidden: {', '.join(hidden)}", "entity", "key")
+        if taken := sorted(RESERVED & set(self.parameters)):
+            raise invalid("is a name that every run has already: another one", "parameters", taken[0])
         if twice := _twice(self.entity.key):
             raise invalid(f"declared twice: {', '.join(twice)}", "entity", "key")
         if source.columns and (

@@ -83,9 +83,15 @@ def _query_problems(declared: DeclaredPipeline) -> Iterator[Problem]:
     yield from _some_rows_problems(query, where)
     markers = query.find_all(exp.Placeholder, exp.Parameter)
     texts = {marker.sql("spark") for marker in markers if not isinstance(marker.parent, exp.Placeholder)}
-    for text in sorted(texts - {f":{name}" for name in PARAMETERS}):
+    known = (*PARAMETERS, *declared.pipeline.parameters)
+    for text in sorted(texts - {f":{name}" for name in known}):
         at = _line_at(declared.features_sql, declared.features_sql.find(text))
-        yield Problem("SQL_PARAMETER", f"{where}{at}", f"parameter '{text}'", "':ds', the logical date")
+        yield Problem("SQL_PARAMETER", f"{where}{at}", f"parameter '{text}'", _known(declared))
+
+
+def _known(declared: DeclaredPipeline) -> str:
+    more = [f"':{name}'" for name in declared.pipeline.parameters]
+    return ", ".join(["':ds', the logical date", *more])
 
 
 def _statements(text: str) -> list[exp.Expr]:

@@ -2,7 +2,9 @@
 
 import datetime as dt
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -32,9 +34,15 @@ CHAMPION = "models:\n  champion:\n    bundle: latest\n"
 WEEK = 7 * 60  # flights that a run knows
 
 
-def almanac(settings: Settings, date: dt.date = DATE, *, force: bool = False) -> Finished:
+def almanac(
+    settings: Settings,
+    date: dt.date = DATE,
+    *,
+    force: bool = False,
+    parameters: Mapping[str, object] = MappingProxyType({}),
+) -> Finished:
     quiet = Console(rich=RichConsole(file=io.StringIO()))
-    return run(settings, PIPELINE, date, console=quiet, force=force)
+    return run(settings, PIPELINE, date, console=quiet, force=force, parameters=parameters)
 
 
 def live_run(settings: Settings) -> str | None:

@@ -9,14 +9,16 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from jobs.dealing import dealt
+from jobs.training import train
 from lookup.erasing import erase
 from lookup.store import Store
 from lookup.table import RedisTable
+from schemas.binding import bound
 from schemas.declared import load_pipeline
 from schemas.errors import DeclarationError, InputError
 from schemas.models import Challenger, Models, Route
 from schemas.report import Verdict
-from schemas.run import FEATURES, PREDICTIONS, SHADOW, Counts
+from schemas.run import FEATURES, PREDICTIONS, SHADOW, Counts, RunManifest
 from schemas.settings import Settings
 from tests.flights import rewrite
 from tests.jobs.runs import CHAMPION, NEXT, PIPELINE, WEEK, almanac, declare, flight_id, look_up, rows
@@ -257,3 +259,38 @@ def known_labels(settings: Settings) -> dict[str, list[Any]]:
             found["id"].append(f"{row['carrier']}:{row['flight']}:{row['origin']}:{day}")
             found["late"].append(row["arr_delay"] is None or row["arr_delay"] > 15)
     return found
+
+
+def test_a_route_and_the_features_go_by_the_parameters_of_the_run(settings: Settings, spark: "SparkSession") -> None:
+    path = settings.pipelines / PIPELINE / "pipeline.yaml"
+    rewrite(path, ("\nfeatures:\n", "\nparameters:\n  at: {default: JFK, allowed: [JFK, EWR, LGA]}\nfeatures:\n"))
+    declare(settings, spark, "routes:", '  - {name: theirs, where: "origin = :at"}')
+
+    def taken(**parameters: str) -> tuple[RunManifest, set[str]]:
+        manifest = almanac(settings, parameters=parameters).manifest
+        features, predictions = rows(settings, manifest, FEATURES), rows(settings, manifest, PREDICTIONS)
+        theirs = features.filter(pc.equal(predictions.column("variant"), "theirs"))
+        return manifest, set(theirs.column("origin").to_pylist())
+
+    first, jfk = taken()
+    again, _ = taken(at="JFK")
+    other, ewr = taken(at="EWR")
+
+    assert (jfk, ewr) == ({"JFK"}, {"EWR"})
+    assert first.run_id == again.run_id != other.run_id
+    assert (first.parameters, other.parameters) == ({"at": "JFK"}, {"at": "EWR"})
+    with pytest.raises(DeclarationError, match=r"parameter 'at': 'BOS'; expected one of JFK, EWR, LGA.*PARAM_VALUE"):
+        taken(at="BOS")
+
+
+def test_the_query_reads_a_parameter_as_it_reads_the_date(settings: Settings, spark: "SparkSession") -> None:
+    folder = settings.pipelines / PIPELINE
+    factor = "\nparameters:\n  factor: {type: float, default: 1.0}\nfeatures:\n"
+    rewrite(folder / "pipeline.yaml", ("\nfeatures:\n", factor))
+    rewrite(folder / "features.sql", ("  s.distance,", "  s.distance * :factor AS distance,"))
+    train(spark, settings, bound(load_pipeline(settings, PIPELINE), {}))
+
+    one, two = (almanac(settings, parameters=given).manifest for given in ({}, {"factor": 2}))
+
+    before, after = (rows(settings, each, FEATURES).column("distance") for each in (one, two))
+    assert pc.multiply(before, 2.0).equals(after)
