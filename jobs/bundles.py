@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from jobs.kernel.engine import Engine, choose_engine, library_engine
+from jobs.ensembles import Ensemble, fastest_engine, plain_engine
+from jobs.kernel.engine import Engine
 from jobs.libraries import can_read, let_threads_sleep, library_here, named
 from jobs.matrix import feature_columns
 from schemas.bundle import (
@@ -53,7 +54,7 @@ class Bundle:
     folder: Path
     digest: str
     manifest: BundleManifest
-    booster: "lightgbm.Booster"
+    booster: "lightgbm.Booster | Ensemble"
     engine: Engine
     holdout: pa.Table
     profile: ScoredProfile
@@ -94,7 +95,7 @@ def open_bundle(folder: Path, *, digest: str | None = None) -> Bundle:
         raise _error(folder, "BUNDLE_VERSION", f"{here} is installed", expected)
     booster = _open_model(folder, manifest, files[MODEL_FILE])
     profile = _profile(folder, manifest, files[PROFILE_FILE])
-    engine, holdout = library_engine(booster, "the bundle is not proven yet"), _holdout(folder, files[HOLDOUT_FILE])
+    engine, holdout = plain_engine(booster, "the bundle is not proven yet"), _holdout(folder, files[HOLDOUT_FILE])
     return Bundle(folder.name, folder, found, manifest, booster, engine, holdout, profile)
 
 
@@ -123,13 +124,14 @@ def _proven_files(folder: Path, manifest: BundleManifest) -> dict[str, bytes]:
     return files
 
 
-def _open_model(folder: Path, manifest: BundleManifest, text: bytes) -> "lightgbm.Booster":
+def _open_model(folder: Path, manifest: BundleManifest, text: bytes) -> "lightgbm.Booster | Ensemble":
     let_threads_sleep()
     import lightgbm  # heavy; only what scores or trains pays for it
 
     try:
-        booster = lightgbm.Booster(model_str=text.decode())
-    except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as err:
+        is_ensemble = manifest.flavor == "ensemble"
+        booster = Ensemble.model_validate_json(text) if is_ensemble else lightgbm.Booster(model_str=text.decode())
+    except (lightgbm.basic.LightGBMError, UnicodeDecodeError, ValidationError) as err:
         raise _error(
             folder, "BUNDLE_UNLOADABLE", f"{MODEL_FILE}: {err}", f"a model that {manifest.library} wrote"
         ) from err
@@ -163,7 +165,7 @@ def proven_bundle(folder: Path, digest: str) -> tuple[Bundle, float]:
     found = bundle.predict(bundle.holdout)
     difference = max_difference(expected, found, model=named(bundle.id, bundle.manifest.library))
     columns = feature_columns(bundle.manifest.features, bundle.holdout, model=bundle.id)
-    return replace(bundle, engine=choose_engine(bundle.booster, columns)), difference
+    return replace(bundle, engine=fastest_engine(bundle.booster, columns)), difference
 
 
 def check_promises(bundle: Bundle, floors: Mapping[str, float]) -> None:
@@ -216,7 +218,7 @@ def _profile(folder: Path, manifest: BundleManifest, raw: bytes) -> ScoredProfil
 def write_bundle(
     bundles: Path,
     name: str,
-    booster: "lightgbm.Booster",
+    booster: "lightgbm.Booster | Ensemble",
     holdout: pa.Table,
     profile: ScoredProfile,
     manifest: BundleManifest,

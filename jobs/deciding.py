@@ -98,33 +98,37 @@ def promote(
     """
     _refuse_no_reason(reason)
     declared, store = load_pipeline(settings, pipeline), Store(settings.store, pipeline)
-    live = _live(store)
+    where, live = f"{pipeline}: challenger {challenger}", _live(store)
     digest = _digest(declared, store, live, challenger)
-    where = f"{pipeline}: challenger {challenger}"
-    if (last := _last(store, challenger, digest)) and last.kind == "abort":
-        raise RefusedError(
-            Problem("CONTEST_ABORTED", where, str(last), "another declaration of it, such as a new salt")
-        )
     standing = standing_declaration(settings, declared)
-    if last and last in standing.decisions:
-        bundle = str(last.bundle)
-    elif live is None or challenger not in live.models:
-        found = f"the live run {live.run_id} does not have it" if live else "nothing is live"
-        raise RefusedError(Problem("CONTEST_LIVE", where, found, "a live run that it scored in"))
-    else:
-        bundle = live.models[challenger]
+    last = _last(store, challenger, digest)
+    if last and last.kind == "abort":
+        expected = "another declaration of it, such as a new salt"
+        raise RefusedError(Problem("CONTEST_ABORTED", where, str(last), expected))
+    holding = last if last in standing.decisions else None
+    bundle = str(holding.bundle) if holding else _contender(where, live, challenger)
     trusted_bundle(declared, find_bundle(store.bundles, bundle, where=where))
     swap = _promotion(where, live, challenger, bundle) if now and live and challenger in live.models else None
-    champion = find_bundle(store.bundles, standing.pipeline.models.champion.bundle, where=where).name
-    made, is_new = (
-        (last, False)
-        if last and last in standing.decisions
-        else _record(store, "promote", challenger, digest, bundle=bundle, replaces=champion, reason=reason)
-    )
+    made, is_new = holding, False
+    if made is None:
+        before = find_bundle(store.bundles, standing.pipeline.models.champion.bundle, where=where).name
+        made, is_new = _record(store, "promote", challenger, digest, bundle=bundle, replaces=before, reason=reason)
     if swap is None or live is None:
         return Decided(made, is_new)
     published = _serve(settings, declared, live, swap, made, spark)
     return Decided(made, is_new, published.run_id, published)
+
+
+def _contender(where: str, live: RunManifest | None, challenger: str) -> str:
+    """The challenger's bundle in the live run: what was seen to be good.
+
+    Raises:
+        RefusedError: it is not there.
+    """
+    if live is None or challenger not in live.models:
+        found = f"the live run {live.run_id} does not have it" if live else "nothing is live"
+        raise RefusedError(Problem("CONTEST_LIVE", where, found, "a live run that it scored in"))
+    return live.models[challenger]
 
 
 def _promotion(where: str, live: RunManifest, challenger: str, bundle: str) -> Swap:

@@ -46,7 +46,7 @@ def fit(pipeline: Pipeline, asked: Training, features: tuple[Feature, ...], trai
 
     fixed = {
         "objective": pipeline.training.objective,
-        "seed": pipeline.training.seed,
+        "seed": asked.seed,
         "deterministic": True,
         "force_row_wise": True,  # with `deterministic`: the same trees whatever the number of threads
         "verbosity": -1,

@@ -60,7 +60,7 @@ def outcomes(plan: Plan, earlier: RunManifest, spark: "SparkSession", columns: C
         predictions = scored.select(ENTITY_ID, F.col(earlier.outputs[0].name).alias("prediction"))
         features = read(FEATURES).select(ENTITY_ID, *columns)
         joined = predictions.join(features, ENTITY_ID).join(once.drop("n"), ENTITY_ID, "left")
-        for challenger in earlier.challengers:
+        for challenger in earlier.counts.dealt:
             files = [str(folder / file.path) for file in shadow_files(earlier, challenger)]
             if files:
                 other = F.col(earlier.outputs[0].name).alias(OTHER + challenger)
@@ -74,7 +74,7 @@ def contest_outcomes(
     """Each challenger of the earlier run against what would have served without it, by what `outcomes` found."""
     served, label = _floats(table, "prediction"), _floats(table, "label")
     found = []
-    for name in earlier.challengers:
+    for name in earlier.counts.dealt:
         if OTHER + name in table.column_names:
             other = _floats(table, OTHER + name)
             serves = bool(earlier.counts.variants.get(name))

@@ -23,6 +23,7 @@ from jobs.bundles import (
     open_bundle,
     write_bundle,
 )
+from jobs.combining import fit_combination
 from jobs.dealing import holds_in
 from jobs.features import query_features, read_source, register_sources
 from jobs.fitting import SCORE, features_of, fit, labels_of, profile_of
@@ -98,7 +99,11 @@ def _train(variant: str, model: Model, lesson: _Lesson) -> Bundle:
     features = features_of(pipeline, training)
     asked = _tuned(pipeline, model)
     # LightGBM and the bundle get their columns from the same encoder, so that neither can drift from the other.
-    booster = fit(pipeline, asked, features, training)
+    booster = (
+        fit_combination(pipeline, asked, model.combine, features, training)
+        if model.combine
+        else fit(pipeline, asked, features, training)
+    )
     expected = booster.predict(feature_matrix(features, holdout, model=declared.name), num_threads=1)
     scores = np.asarray(expected, dtype=np.float64)
     metrics = measure(asked.objective, labels_of(holdout), scores)
@@ -106,7 +111,7 @@ def _train(variant: str, model: Model, lesson: _Lesson) -> Bundle:
     if problems := metric_problems(metrics, {}, floors, model=f"{declared.name} (new)"):
         raise BlockedError(*problems)
     record = _record(lesson, asked, training.num_rows, holdout.num_rows, variant)
-    manifest = _manifest(declared, features, metrics, floors, record)
+    manifest = _manifest(declared, features, metrics, floors, record, is_ensemble=model.combine is not None)
     kept = holdout.select([ENTITY_ID, *(feature.name for feature in features), LABEL_COLUMN])
     name = lesson.day.isoformat() if variant == CHAMPION else f"{variant}-{lesson.day}"
     kept = kept.append_column(EXPECTED_COLUMN, pa.array(scores))
@@ -235,10 +240,12 @@ def _manifest(
     metrics: dict[str, float],
     floors: dict[str, float],
     record: TrainingRecord,
+    *,
+    is_ensemble: bool,
 ) -> BundleManifest:
     return BundleManifest.model_construct(
         format=1,
-        flavor="lightgbm",
+        flavor="ensemble" if is_ensemble else "lightgbm",
         library=f"lightgbm {version('lightgbm')}",
         objective=declared.pipeline.training.objective,
         features=features,

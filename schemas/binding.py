@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-import sqlglot
-
 from schemas.declared import DeclaredPipeline
 from schemas.errors import DeclarationError, Problem
 from schemas.parameters import Value
@@ -36,10 +34,8 @@ def bound(declared: DeclaredPipeline, given: Mapping[str, object]) -> DeclaredPi
     for name, parameter in parameters.items():
         where = f"{declared.name}: parameter '{name}'"
         if name not in given and parameter.default is None:
-            found = ", ".join(map(str, parameter.allowed)) or f"a value of type {parameter.type}"
-            problems.append(
-                Problem("PARAM_MISSING", where, "is not given, and has no default", f"--param {name}={found}")
-            )
+            expected = f"--param {name}=VALUE, {parameter.expected}"
+            problems.append(Problem("PARAM_MISSING", where, "is not given, and has no default", expected))
             continue
         try:
             values[name] = parameter.read(given.get(name, parameter.default))
@@ -109,6 +105,8 @@ def with_literals(text: str, values: Mapping[str, Value]) -> str:
     >>> with_literals("origin = :at AND dest <> ':at'", {"at": "JFK"})
     "origin = CAST(X'4A464B' AS STRING) AND dest <> ':at'"
     """
+    import sqlglot  # heavy; only a run with parameters pays for it
+
     tokens = sqlglot.tokenize(text, dialect="spark")
     for mark, name in reversed(list(pairwise(tokens))):
         is_marked = mark.text == ":" and mark.end + 1 == name.start

@@ -63,7 +63,7 @@ class BundleManifest(_Contract):
     """`manifest.json` of a bundle."""
 
     format: Literal[1] = 1
-    flavor: Literal["lightgbm"] = "lightgbm"
+    flavor: Literal["lightgbm", "ensemble"] = "lightgbm"
     library: str = Field(description="The library's version at training, for example `lightgbm 4.7.0`.")
     objective: Literal["binary", "regression"]
     features: tuple[Feature, ...] = Field(min_length=1)

@@ -64,8 +64,7 @@ class Parameter(Declared):
 
 
 def _whole(text: str) -> int | None:
-    found = int(text) if re.fullmatch(r"[+-]?[0-9]{1,19}", text) else None
-    return found if found in _INT64 else None
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,19}", text) else None
 
 
 def _number(text: str) -> float | None:

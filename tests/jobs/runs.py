@@ -19,6 +19,7 @@ from lookup.reader import Reader
 from lookup.store import Store
 from lookup.table import RedisTable
 from schemas.answer import Answer
+from schemas.binding import bound
 from schemas.declared import load_pipeline
 from schemas.run import RunManifest
 from schemas.settings import Settings
@@ -84,7 +85,7 @@ def declare(settings: Settings, spark: "SparkSession", *models: str) -> None:
     """Declare these models beside the champion, and train all."""
     path = settings.pipelines / PIPELINE / "pipeline.yaml"
     rewrite(path, (CHAMPION, CHAMPION + "".join(f"  {line}\n" for line in models)))
-    train(spark, settings, load_pipeline(settings, PIPELINE))
+    train(spark, settings, bound(load_pipeline(settings, PIPELINE), {}))
 
 
 def rows(settings: Settings, manifest: RunManifest, part: str) -> pa.Table:

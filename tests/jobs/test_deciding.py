@@ -1,7 +1,14 @@
 """A contest is ended: who is served by whom then, in the table and in later runs, whatever was killed on the way."""
 
 import json
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +18,8 @@ import pytest
 from jobs.deciding import Decided, abort, promote
 from jobs.publishing import publisher
 from jobs.stages import check_inputs
-from lookup.api import create_app
+from lookup.embedded import free_port
 from lookup.erasing import erase
-from lookup.message import Request, Response
 from lookup.publisher import Publisher
 from lookup.store import Store
 from lookup.table import RedisTable
@@ -21,7 +27,6 @@ from schemas.declared import load_pipeline
 from schemas.errors import AlmanacError, BlockedError, DeclarationError, InputError, RefusedError, UnavailableError
 from schemas.report import Verdict
 from schemas.run import FEATURES, PREDICTIONS, PRIORS, QUARANTINE, SHADOW, RunManifest
-from schemas.serving import serving_of
 from schemas.settings import Settings
 from tests.flights import rewrite
 from tests.jobs.runs import DATE, NEXT, PIPELINE, WEEK, almanac, declare, live_run, look_up, rows
@@ -50,33 +55,51 @@ def live_manifest(settings: Settings) -> RunManifest:
     return Store(settings.store, PIPELINE).manifest(run_id)
 
 
-def api_says(settings: Settings, entity: str) -> dict[str, Any]:
-    """What the API answers for one entity."""
-    sent: list[Response] = []
-    app = create_app(str(settings.redis_url), {PIPELINE: serving_of(load_pipeline(settings, PIPELINE).pipeline)})
-    app.begin(Request("GET", f"/v1/{PIPELINE}/{entity}", "", {})).answer(sent.append)
-    ((status, body, _),) = sent
-    assert status == 200
-    found: dict[str, Any] = json.loads(body)
-    return found
+@contextmanager
+def served(settings: Settings) -> Iterator[Callable[[str], dict[str, Any]]]:
+    """The read API in a process of its own, and what it answers for an entity."""
+    port = free_port()
+    ours = {"PIPELINES": settings.pipelines, "STORE": settings.store, "REDIS_URL": settings.redis_url}
+    environ = {**os.environ, **{f"ALMANAC_{name}": str(value) for name, value in ours.items()}}
+    command = [sys.executable, "-m", "jobs", "serve", "--port", str(port)]
+
+    def ask(path: str) -> dict[str, Any]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as page:  # ours
+            return json.loads(page.read() or b"{}")  # type: ignore[no-any-return]
+
+    with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            for _ in range(300):
+                with suppress(OSError):
+                    ask("/readyz")
+                    break
+                time.sleep(0.1)
+            yield lambda entity: ask(f"/v1/{PIPELINE}/{entity}")
+        finally:
+            server.terminate()
 
 
 def test_after_an_abort_every_entity_reads_what_the_champion_says_and_no_later_run_deals_to_the_challenger(
     settings: Settings, spark: "SparkSession", ended: End
 ) -> None:
-    alone = almanac(settings).manifest
     declare(settings, spark, CANARY)
     before = almanac(settings).manifest
     ids = rows(settings, before, PREDICTIONS).column("entity_id").to_pylist()
     assert before.counts.variants["canary"] > 0
 
-    done = ended("canary")
+    its = rows(settings, before, SHADOW).column("entity_id")[0].as_py()
+    with served(settings) as api_says:
+        assert api_says(its)["variant"] == "canary"
+        done = ended("canary")
+        assert api_says(its)["variant"] == "champion"
 
     manifest = live_manifest(settings)
     assert (done.is_new, done.run_id, manifest.amends) == (True, manifest.run_id, before.run_id)
     assert {answer.variant for answer in look_up(settings, *ids)} == {"champion"}
-    assert api_says(settings, ids[0])["variant"] == "champion"
     answers = {answer.id: answer.outputs["score"] for answer in look_up(settings, *ids)}
+    alone = almanac(settings).manifest  # of the same date, scored anew, and by the decision without the challenger
+    assert alone.amends is None
+    assert alone.run_id not in (before.run_id, manifest.run_id)
     truth = rows(settings, alone, PREDICTIONS)
     assert answers == dict(zip(truth.column("entity_id").to_pylist(), truth.column("score").to_pylist(), strict=True))
     assert manifest.content == alone.content  # to the byte what would have been scored without it
@@ -165,7 +188,7 @@ def test_an_abort_while_redis_is_away_is_recorded_and_ends_once_it_is_back(
 ) -> None:
     declare(settings, spark, CANARY)
     before = almanac(settings).manifest
-    away = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
+    away = replace(settings, redis_url="redis://127.0.0.1:1/0")
 
     with pytest.raises(UnavailableError):
         abort(away, PIPELINE, "canary", reason=WHY, spark=lambda: spark)
@@ -239,7 +262,7 @@ def test_what_cannot_be_decided_is_one_clear_error_and_records_nothing(
     almanac(settings)
     refused("CONTEST_PARTIAL", lambda: promoted("canary", reason=WHY, now=True), RefusedError)
     rewrite(settings.pipelines / PIPELINE / "pipeline.yaml", ("floors: {auc: 0.55}", "floors: {auc: 0.999}"))
-    refused("BUNDLE_METRICS", lambda: promoted("canary", reason=WHY), InputError)
+    refused("BUNDLE_METRIC", lambda: promoted("canary", reason=WHY), InputError)
 
 
 def test_a_prediction_that_breaks_a_rule_is_set_aside_and_too_many_of_them_leave_what_is_live(

@@ -20,6 +20,7 @@ from schemas.models import Challenger, Models, Route
 from schemas.report import Verdict
 from schemas.run import FEATURES, PREDICTIONS, SHADOW, Counts, RunManifest
 from schemas.settings import Settings
+from schemas.sql import check_sql
 from tests.flights import rewrite
 from tests.jobs.runs import CHAMPION, NEXT, PIPELINE, WEEK, almanac, declare, flight_id, look_up, rows
 from validation.contest import check_sample_ratio
@@ -232,7 +233,7 @@ def test_a_challenger_is_held_against_what_came_once_that_is_known(settings: Set
 
     report = almanac(settings, NEXT).report
 
-    shadow, canary = report.outcomes
+    canary, shadow = report.outcomes
     assert report.calibrated == shadow.run_id == canary.run_id == first.manifest.run_id
     assert (shadow.name, shadow.rows) == ("fewer", WEEK)
     assert (canary.name, canary.rows) == ("canary", first.manifest.counts.variants["canary"])
@@ -294,3 +295,21 @@ def test_the_query_reads_a_parameter_as_it_reads_the_date(settings: Settings, sp
 
     before, after = (rows(settings, each, FEATURES).column("distance") for each in (one, two))
     assert pc.multiply(before, 2.0).equals(after)
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("origin = :at", r"models\.routes\.jfk: parameter ':at'; expected none.*SQL_PARAMETER"),
+        ("rand() < 0.5", r"models\.routes\.jfk: rand\(\).*SQL_UNSTEADY"),
+        ("origin = 'JFK', 1", r"models\.routes\.jfk: .* is more than an expression.*SQL_SYNTAX"),
+    ],
+)
+def test_a_route_that_is_not_a_steady_predicate_is_refused_before_spark(
+    settings: Settings, where: str, told: str
+) -> None:
+    path = settings.pipelines / PIPELINE / "pipeline.yaml"
+    rewrite(path, (CHAMPION, f'{CHAMPION}  routes: [{{name: jfk, where: "{where}"}}]\n'))
+
+    with pytest.raises(DeclarationError, match=told):
+        check_sql(load_pipeline(settings, PIPELINE))
