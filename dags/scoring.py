@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from airflow.sdk import (  # type: ignore[attr-defined]  # they are there at run
 )
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from schemas.asking import logical_date, parameter_problem
+from schemas.asking import logical_date, parameter_forms, parameter_problem, parameters_argument
 from schemas.declared import PIPELINE_FILE, DeclaredPipeline
 from schemas.dependencies import read_pipelines
 from schemas.describing import described
@@ -74,19 +75,27 @@ def _release(pipeline: str) -> Asset:
     return Asset(name=f"almanac_{pipeline}", uri=f"almanac://release/{pipeline}")
 
 
-def _stage(pipeline: str, run: str, date: str) -> list[str]:
-    return ["--pipeline", pipeline, "--date", date, "--run-id", run]
+def _stage(pipeline: str, run: str, date: str, names: Iterable[str] = ()) -> list[str]:
+    return ["--pipeline", pipeline, "--date", date, "--run-id", run, *parameters_argument(names)]
 
 
 @task
-def check_inputs(pipeline: str, *, params: Any = None, dag_run: Any = None, triggering_asset_events: Any = None) -> str:
+def check_inputs(
+    pipeline: str,
+    own: Sequence[str] = (),
+    *,
+    params: Any = None,
+    dag_run: Any = None,
+    triggering_asset_events: Any = None,
+) -> str:
     """The run id, which pins what every later stage works on, and begins with its date."""
     # Of the DAG's own names: Airflow puts those that it does not know among `params` too.
-    if problem := parameter_problem(dag_run.conf or {}, {name: params[name] for name in _PARAMS}):
+    if problem := parameter_problem(dag_run.conf or {}, {name: params[name] for name in (*_PARAMS, *own)}):
         raise AirflowFailException(problem)
     updates = [event.extra for events in (triggering_asset_events or {}).values() for event in events]
     date = logical_date(params["date"], updates, dag_run.logical_date or dag_run.run_after)
-    return _run_job("check", "--pipeline", pipeline, "--date", date)
+    given = [f"--parameters={json.dumps({name: params[name] for name in own})}"] if own else []
+    return _run_job("check", "--pipeline", pipeline, "--date", date, *given)
 
 
 def _verdict(pipeline: str, run: str) -> tuple[Report, Override | None]:
@@ -180,7 +189,7 @@ def _spark_stage(declared: DeclaredPipeline, stage: str) -> SparkStage:
         task_id=stage,
         application=str(job_file(stage)),
         name=f"{stage} {declared.name}",
-        application_args=_stage(declared.name, _RUN_ID, _DATE),
+        application_args=_stage(declared.name, _RUN_ID, _DATE, declared.pipeline.parameters),
         conn_id=declared.pipeline.airflow.conn_id,
         pool=declared.pipeline.airflow.pool,
         env_vars=job_environment(settings),
@@ -253,10 +262,11 @@ def scoring_dag(declared: DeclaredPipeline) -> DAG:
         max_active_runs=1,
         tags={"almanac", *pipeline.tags},
         default_args=_default_args(pipeline),
-        params=_PARAMS,
+        params=_PARAMS | {name: Param(**form) for name, form in parameter_forms(pipeline).items()},
         deadline=_deadline(pipeline),
     ) as dag:
-        checked = check_inputs.override(inlets=_inputs(pipeline))(name)
+        own = [[*pipeline.parameters]] if pipeline.parameters else []
+        checked = check_inputs.override(inlets=_inputs(pipeline))(name, *own)
         score, verify = (_spark_stage(declared, stage) for stage in ("score", "verify"))
         passed: Any = gate(name, _RUN_ID)
         # A backfill runs beside a schedule whatever max_active_runs says: these two then go one after the other.

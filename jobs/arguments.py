@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from jobs.logs import set_up_logs
 from jobs.unexpected import explained
+from schemas.binding import given_as_json, given_as_text
 from schemas.errors import AlmanacError, DeclarationError, Problem
 from schemas.settings import Settings
 
@@ -47,7 +48,23 @@ def job_arguments(description: str, *, date: bool = True) -> argparse.ArgumentPa
         parser.add_argument(
             "--run-id", help="the run that an earlier stage worked on; refused where the inputs changed since"
         )
+        add_parameters(parser)
     return parser
+
+
+def add_parameters(parser: argparse.ArgumentParser) -> None:
+    """The options with which the parameters of a run are given; `given_parameters` reads them."""
+    parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the run")
+    parser.add_argument("--parameters", default="{}", metavar="JSON", help="several, as one JSON object")
+
+
+def given_parameters(arguments: argparse.Namespace) -> dict[str, object]:
+    """The parameters that the options give.
+
+    Raises:
+        DeclarationError: they cannot be read.
+    """
+    return given_as_json(arguments.parameters) | given_as_text(arguments.param)
 
 
 def exit_with(work: Callable[[], None]) -> None:

@@ -7,7 +7,7 @@ import argparse
 import logging
 import sys
 
-from jobs.arguments import exit_with
+from jobs.arguments import add_parameters, exit_with, given_parameters
 from jobs.backfilling import Wanted
 from jobs.console import Console
 from jobs.filling import MODEL_HELP, date_range, fill
@@ -26,6 +26,7 @@ def main() -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="tell what would be scored, and why")
     parser.add_argument("--json", action="store_true", help="print one line of JSON, the last of standard output")
+    add_parameters(parser)
     given = parser.parse_args()
     if sys.stderr.isatty():
         logging.getLogger().setLevel(logging.WARNING)  # the progress bar tells
@@ -37,6 +38,7 @@ def main() -> None:
         model=given.model,
         publish_latest=given.publish_latest,
         dry_run=given.dry_run,
+        parameters=given_parameters(given),
     )
     console = Console(as_json=given.json)
     ended = fill(check_store(Settings.from_environment()), wanted, console)

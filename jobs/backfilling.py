@@ -2,10 +2,10 @@
 
 import datetime as dt
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
 from jobs.changed import ROLLED_BACK, standing
+from jobs.decided import standing_declaration
 from jobs.logs import Subject, logging_of, run_is
 from jobs.models import DECLARED, Models, has_seen
 from jobs.publishing import lookup_table, publisher, smoke
@@ -28,7 +29,8 @@ from lookup.log import signature
 from lookup.publisher import Outcome, Published
 from lookup.store import Store
 from lookup.turns import only_backfill
-from schemas.declared import DeclaredPipeline, load_pipeline
+from schemas.binding import bound
+from schemas.declared import load_pipeline
 from schemas.errors import AlmanacError, BlockedError, Problem, UnavailableError
 from schemas.report import Verdict
 from schemas.run import RunManifest
@@ -49,6 +51,7 @@ class Wanted:
     model: str = DECLARED
     publish_latest: bool = False
     dry_run: bool = False
+    parameters: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def dates(self) -> list[dt.date]:
@@ -116,8 +119,9 @@ class Backfill:
             UnavailableError: the newest date is to be published, and Redis does not answer.
         """
         self._settings, self._wanted = settings, wanted
-        self._declared: DeclaredPipeline = load_pipeline(settings, wanted.pipeline)
-        check_sql(self._declared)
+        declared = load_pipeline(settings, wanted.pipeline)
+        check_sql(declared)
+        self._declared = standing_declaration(settings, bound(declared, wanted.parameters))
         self._store = Store(settings.store, wanted.pipeline)
         self._models = Models(settings, self._declared, wanted.model, adopt=not wanted.dry_run)
         self._sessions = _Sessions(f"almanac backfill {wanted.pipeline} {wanted.start} {wanted.end}", log)

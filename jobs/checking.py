@@ -21,6 +21,7 @@ from schemas.report import (
     CalibrationMeasure,
     CheckResult,
     ContestMeasure,
+    ContestOutcome,
     DriftMeasure,
     Family,
     SliceMeasure,
@@ -73,6 +74,7 @@ class Checks:
         self.calibration: tuple[CalibrationMeasure, ...] = ()
         self.calibrated: str | None = None
         self.contests: tuple[ContestMeasure, ...] = ()
+        self.outcomes: tuple[ContestOutcome, ...] = ()
         self.data_docs: str | None = None
         self._unique: frozenset[str] = frozenset()
         self.diff: Diff | None = None
@@ -223,7 +225,7 @@ class Checks:
         return [check_sample_ratio(declared, manifest.counts) for declared in self._declared.models.challengers]
 
     def _calibration(self) -> list[CheckResult]:
-        from jobs.outcomes import earlier_run, outcomes
+        from jobs.outcomes import contest_outcomes, earlier_run, outcomes
         from validation.calibration import calibration_measures, check_calibration, measure_calibration
 
         declared, slices = self._declared.checks.calibration, self._declared.checks.slices
@@ -236,6 +238,7 @@ class Checks:
         groups = slices.groups if slices else []
         confidence = slices.confidence if slices else 0.95
         table = outcomes(self._plan, earlier, self._spark(), {column for group in groups for column in group})
+        self.outcomes = contest_outcomes(earlier, table, self._declared.training.objective, confidence)
         profile = measure_calibration([table], groups)
         self.calibrated = earlier.run_id
         self.calibration = calibration_measures(profile, confidence=confidence)

@@ -10,13 +10,14 @@ from typing import Annotated
 import msgspec
 import typer
 
-from jobs import access, diffing, filling, import_model, maintaining, overriding, recovery, serving
+from jobs import access, contesting, diffing, filling, import_model, maintaining, overriding, recovery, serving
 from jobs.arguments import parse_date
 from jobs.console import Console
 from jobs.logs import set_up_logs
-from jobs.options import Json, PipelineName
+from jobs.options import Json, Param, PipelineName
 from jobs.unexpected import check_store, explained
 from lookup.publisher import Outcome
+from schemas.binding import bound, given_as_text
 from schemas.errors import AlmanacError, DeclarationError, Problem
 from schemas.settings import Settings
 
@@ -37,6 +38,7 @@ def run(
     date: Annotated[str, typer.Option("--date", metavar="YYYY-MM-DD", help="The logical date.")],
     force: Annotated[bool, typer.Option("--force", help="Publish also what was rolled back or is older.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop behind the gate.")] = False,
+    param: Param = None,
     as_json: Json = False,
 ) -> None:
     """Score, verify and publish a pipeline for one date."""
@@ -44,9 +46,8 @@ def run(
 
     console = Console(as_json=as_json)
     day = parse_date(date)
-    finished = running.run(
-        check_store(Settings.from_environment()), pipeline, day, console=console, force=force, dry_run=dry_run
-    )
+    given, settings = given_as_text(param or ()), check_store(Settings.from_environment())
+    finished = running.run(settings, pipeline, day, console=console, force=force, dry_run=dry_run, parameters=given)
     if finished.published and finished.published.outcome is Outcome.ARCHIVED:
         console.say("older than the live release: kept in the store, not served (--force serves it)", style="yellow")
     console.result(
@@ -62,7 +63,7 @@ def run(
 
 
 @app.command()
-def train(pipeline: PipelineName, as_json: Json = False) -> None:
+def train(pipeline: PipelineName, param: Param = None, as_json: Json = False) -> None:
     """Train the declared model and make its bundle the latest."""
     from jobs.session import SPARK_LOG, spark_session
     from jobs.training import train as train_model
@@ -72,6 +73,7 @@ def train(pipeline: PipelineName, as_json: Json = False) -> None:
     console, settings = Console(as_json=as_json), check_store(Settings.from_environment())
     declared = load_pipeline(settings, pipeline)
     check_sql(declared)
+    declared = bound(declared, given_as_text(param or ()))
     with console.step("train") as step:
         spark = spark_session(f"almanac train {pipeline}", log=settings.store / SPARK_LOG)
         trained = train_model(spark, settings, declared)
@@ -193,17 +195,6 @@ def new(
     console.result({"folder": str(made.folder), "decisions": decisions(made.plan)})
 
 
-@app.command()
-def down(as_json: Json = False) -> None:
-    """Stop the Redis that was started for this store; its data stays."""
-    from lookup.embedded import stop
-
-    console = Console(as_json=as_json)
-    stopped = stop(check_store(Settings.from_environment()).store)
-    console.say("stopped" if stopped else "nothing was running")
-    console.result({"stopped": stopped})
-
-
 @app.command(name="demo-data")
 def demo_data(
     to: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("data/nycflights13"), as_json: Json = False
@@ -245,8 +236,12 @@ _elsewhere: tuple[Callable[..., None], ...] = (
     filling.backfill,
     import_model.import_model,
     serving.serve,
+    serving.down,
     diffing.diff,
     overriding.override,
+    contesting.abort,
+    contesting.promote,
+    contesting.decisions,
     recovery.releases,
     recovery.plan,
     recovery.restore,

@@ -93,7 +93,7 @@ def query_features(spark: SparkSession, declared: DeclaredPipeline, date: dt.dat
     pipeline = declared.pipeline
     where = f"{declared.name}/{pipeline.features.sql}"
     with analysis_errors(where):
-        frame = spark.sql(declared.features_sql, args={"ds": date})
+        frame = spark.sql(declared.features_sql, args={**declared.values, "ds": date})
     types = {field.name: field.dataType for field in frame.schema.fields}
     missing = [name for name in dict.fromkeys([*pipeline.entity.key, *pipeline.features.columns]) if name not in types]
     problems = [

@@ -11,9 +11,10 @@ import typer
 
 from jobs.arguments import parse_date
 from jobs.console import Console
-from jobs.options import Json, PipelineName
+from jobs.options import Json, Param, PipelineName
 from jobs.session import SPARK_LOG
 from jobs.unexpected import check_store, explained
+from schemas.binding import given_as_text
 from schemas.errors import AlmanacError, BlockedError, DeclarationError, InputError, Problem, UnavailableError
 from schemas.settings import Settings
 
@@ -35,6 +36,7 @@ def backfill(
         bool, typer.Option("--publish-latest", help="Make the newest of these dates live; else none is.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be scored, and why.")] = False,
+    param: Param = None,
     as_json: Json = False,
 ) -> None:
     """Score, verify and archive past dates that are missing or changed, many in one Spark session."""
@@ -42,7 +44,13 @@ def backfill(
 
     first, last = date_range(start, end)
     wanted = Wanted(
-        pipeline=pipeline, start=first, end=last, model=model, publish_latest=publish_latest, dry_run=dry_run
+        pipeline=pipeline,
+        start=first,
+        end=last,
+        model=model,
+        publish_latest=publish_latest,
+        dry_run=dry_run,
+        parameters=given_as_text(param or ()),
     )
     settings = check_store(Settings.from_environment())
     console = Console(as_json=as_json)

@@ -6,7 +6,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from schemas.bundle import Flavor
 
-_PACKAGES: dict[Flavor, str] = {"lightgbm": "lightgbm", "sklearn": "scikit-learn", "onnx": "onnxruntime"}
+_PACKAGES: dict[Flavor, str] = {
+    "lightgbm": "lightgbm",
+    "sklearn": "scikit-learn",
+    "onnx": "onnxruntime",
+    "ensemble": "lightgbm",
+}
 
 
 def let_threads_sleep() -> None:

@@ -1,18 +1,25 @@
-"""What came of an earlier release: its predictions beside the labels that are known by now."""
+"""What came of an earlier release: its predictions, and its challengers', beside the labels that are known by now."""
 
 import datetime as dt
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
+from jobs.dealing import OTHER
 from jobs.features import read_source
 from jobs.snapshot import take_snapshot
 from jobs.stages import Plan
 from lookup.store import Store
+from schemas.bundle import Objective
 from schemas.release import ReleaseState
+from schemas.report import ContestOutcome
 from schemas.run import ENTITY_ID, FEATURES, PREDICTIONS, SCORED, RunManifest
 from validation.analysis import analysis_errors
+from validation.contest import shadow_files
+from validation.contest_outcome import measure_outcome
+from validation.parity import Floats
 from validation.quarantine import entity_id_column
 
 if TYPE_CHECKING:
@@ -28,6 +35,8 @@ def earlier_run(store: Store, date: dt.date, after_days: int) -> RunManifest | N
 
 def outcomes(plan: Plan, earlier: RunManifest, spark: "SparkSession", columns: Collection[str]) -> pa.Table:
     """The scored entities of an earlier run: `prediction`, `label` (null where it is not known), and these columns.
+
+    Of each challenger another column has what the model that did not serve the row predicts for it, where one does.
 
     Raises:
         InputError: the sources of that day are gone.
@@ -51,5 +60,37 @@ def outcomes(plan: Plan, earlier: RunManifest, spark: "SparkSession", columns: C
         scored = read(PREDICTIONS).where(f"status = '{SCORED}'")
         predictions = scored.select(ENTITY_ID, F.col(earlier.outputs[0].name).alias("prediction"))
         features = read(FEATURES).select(ENTITY_ID, *columns)
-        joined = predictions.join(features, ENTITY_ID).join(once.drop("n"), ENTITY_ID, "left").drop(ENTITY_ID)
-        return joined.toArrow()
+        joined = predictions.join(features, ENTITY_ID).join(once.drop("n"), ENTITY_ID, "left")
+        for challenger in earlier.counts.dealt:
+            files = [str(folder / file.path) for file in shadow_files(earlier, challenger)]
+            if files:
+                other = F.col(earlier.outputs[0].name).alias(OTHER + challenger)
+                joined = joined.join(spark.read.parquet(*files).select(ENTITY_ID, other), ENTITY_ID, "left")
+        return joined.drop(ENTITY_ID).toArrow()
+
+
+def contest_outcomes(
+    earlier: RunManifest, table: pa.Table, objective: Objective, confidence: float
+) -> tuple[ContestOutcome, ...]:
+    """Each challenger of the earlier run against what would have served without it, by what `outcomes` found."""
+    served, label = _floats(table, "prediction"), _floats(table, "label")
+    found = []
+    for name in earlier.counts.dealt:
+        if OTHER + name in table.column_names:
+            other = _floats(table, OTHER + name)
+            serves = bool(earlier.counts.variants.get(name))
+            measured = measure_outcome(
+                name,
+                run_id=earlier.run_id,
+                objective=objective,
+                champion=other if serves else served,
+                challenger=served if serves else other,
+                label=label,
+                confidence=confidence,
+            )
+            found.append(measured)
+    return tuple(found)
+
+
+def _floats(table: pa.Table, name: str) -> Floats:
+    return np.asarray(table.column(name).to_numpy(), dtype=np.float64)

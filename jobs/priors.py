@@ -13,7 +13,7 @@ from lookup.rows import PRIOR_FIELD
 from lookup.writer import write_rows
 from schemas.errors import InputError, Problem
 from schemas.keys import entity_id, key_values, prior_field
-from schemas.run import ENTITY_ID, PREDICTIONS, PRIORS, DataFile
+from schemas.run import ENTITY_ID, PREDICTIONS, PRIORS, SCORED, DataFile
 
 MAX_PRIORS = 20_000  # readers keep all of them in memory: they are needed most when Redis is away
 
@@ -77,7 +77,9 @@ def _summed(folder: Path, files: Sequence[DataFile], positions: Sequence[int], o
     sums: _Sums = {}
     wanted = [(PRIOR_FIELD, "count"), *((name, how) for name in outputs for how in ("sum", "count"))]
     for file in files:
-        table = pq.read_table(folder / file.path, columns=[ENTITY_ID, *outputs], page_checksum_verification=True)
+        columns = [ENTITY_ID, *outputs, "status"]
+        table = pq.read_table(folder / file.path, columns=columns, page_checksum_verification=True)
+        table = table.filter(pc.equal(table.column("status"), SCORED))
         groups = pa.table({PRIOR_FIELD: _groups(table.column(ENTITY_ID), positions)} | {n: table[n] for n in outputs})
         # On one thread, so that equal rows are added up in one order.
         for group in groups.group_by(PRIOR_FIELD, use_threads=False).aggregate(wanted).to_pylist():

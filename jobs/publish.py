@@ -6,7 +6,7 @@ Prints what it did as one line of JSON; `outcome` is `live`, `already live`, or 
 import json
 import sys
 
-from jobs.arguments import exit_with, job_arguments, parse_date
+from jobs.arguments import exit_with, given_parameters, job_arguments, parse_date
 from jobs.publishing import publisher
 from jobs.session import spark_session
 from jobs.spreading import in_tasks
@@ -28,7 +28,8 @@ def main() -> None:
     date = parse_date(arguments.date)
     with watched(settings, arguments.pipeline, "publish", date=date, run_id=arguments.run_id) as watch:
         declared = load_pipeline(settings, arguments.pipeline)
-        run_id = arguments.run_id or watch.of(check_inputs(settings, declared.name, date)).run_id
+        given = given_parameters(arguments)
+        run_id = arguments.run_id or watch.of(check_inputs(settings, declared.name, date, given)).run_id
         store = Store(settings.store, declared.name)
         gate(store.report(run_id), store.override(run_id))
         spread = in_tasks(lambda: spark_session(f"almanac publish {run_id}")) if arguments.spark else in_threads

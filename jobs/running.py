@@ -1,9 +1,11 @@
 """One whole run in one process: check, score, verify, gate, publish, smoke."""
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from jobs.console import Console
@@ -32,7 +34,14 @@ class Finished:
 
 
 def run(
-    settings: Settings, pipeline: str, date: dt.date, *, console: Console, force: bool = False, dry_run: bool = False
+    settings: Settings,
+    pipeline: str,
+    date: dt.date,
+    *,
+    console: Console,
+    force: bool = False,
+    dry_run: bool = False,
+    parameters: Mapping[str, object] = MappingProxyType({}),
 ) -> Finished:
     """Run a pipeline for a logical date.
 
@@ -43,12 +52,13 @@ def run(
         console: Told of every step.
         force: Publish also what was rolled back, or is older than what is live.
         dry_run: Stop behind the gate.
+        parameters: That are given, by name.
 
     Raises:
         BlockedError: verification failed; the live release is as it was.
         AlmanacError: anything else that stopped it.
     """
-    plan = _check(settings, pipeline, date, console)
+    plan = _check(settings, pipeline, date, parameters, console)
     spark = cache(lambda: _session(plan))
     told = partial(watched, settings, pipeline, date=date, plan=plan)
     with console.step("score") as step, told("score") as watch, tasks_told(step.progress):
@@ -71,9 +81,11 @@ def run(
     return Finished(manifest, report, published)
 
 
-def _check(settings: Settings, pipeline: str, date: dt.date, console: Console) -> Plan:
+def _check(
+    settings: Settings, pipeline: str, date: dt.date, parameters: Mapping[str, object], console: Console
+) -> Plan:
     with console.step("check inputs") as step, watched(settings, pipeline, "check_inputs", date=date) as watch:
-        plan = watch.of(check_inputs(settings, pipeline, date))
+        plan = watch.of(check_inputs(settings, pipeline, date, parameters))
         files, sources = plan.snapshot.fingerprints, plan.snapshot.sources
         step.detail = f"run {plan.run_id}: {len(files)} files of {len(sources)} sources, model {plan.bundle.id}"
     return plan

@@ -52,3 +52,13 @@ def _serving(settings: Settings, name: str) -> Serving:
     except AlmanacError as err:  # what is published is served all the same
         logger.error("table '%s' is served without its declared fallback: %s", name, err)
         return Serving()
+
+
+def down(as_json: Json = False) -> None:
+    """Stop the Redis that was started for this store; its data stays."""
+    from lookup.embedded import stop
+
+    console = Console(as_json=as_json)
+    stopped = stop(check_store(Settings.from_environment()).store)
+    console.say("stopped" if stopped else "nothing was running")
+    console.result({"stopped": stopped})

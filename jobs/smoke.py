@@ -2,7 +2,7 @@
 
 import logging
 
-from jobs.arguments import exit_with, job_arguments, parse_date
+from jobs.arguments import exit_with, given_parameters, job_arguments, parse_date
 from jobs.publishing import smoke
 from jobs.stages import check_inputs
 from jobs.unexpected import check_store
@@ -17,7 +17,8 @@ def main() -> None:
     date = parse_date(arguments.date)
     with watched(settings, arguments.pipeline, "smoke", date=date, run_id=arguments.run_id) as watch:
         declared = load_pipeline(settings, arguments.pipeline)
-        run_id = arguments.run_id or watch.of(check_inputs(settings, declared.name, date)).run_id
+        given = given_parameters(arguments)
+        run_id = arguments.run_id or watch.of(check_inputs(settings, declared.name, date, given)).run_id
         read = smoke(settings, declared.name, run_id, entities=declared.pipeline.publish.smoke_entities)
         logging.getLogger(__name__).info("run %s: %d entities read back", run_id, read)
 

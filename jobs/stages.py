@@ -4,18 +4,21 @@ import datetime as dt
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from jobs.bundles import Bundle
 from jobs.carrying import base_run
+from jobs.decided import standing_declaration
 from jobs.lineup import Lineup, declared_lineup
 from jobs.snapshot import Snapshot, take_snapshot
 from lookup.removing import DAMAGED, STAGING, clear_leftovers
 from lookup.store import Store
+from schemas.binding import bound
 from schemas.content import canonical_json, sha256_text, write_atomically
 from schemas.declared import DeclaredPipeline, load_pipeline
 from schemas.errors import BlockedError, InputError, Problem
@@ -67,8 +70,16 @@ class Plan:
         return f"{self.date.isoformat()}-{sha256_text(canonical_json(content))[:12]}"
 
 
-def check_inputs(settings: Settings, pipeline: str, date: dt.date) -> Plan:
+def check_inputs(
+    settings: Settings, pipeline: str, date: dt.date, parameters: Mapping[str, object] = MappingProxyType({})
+) -> Plan:
     """The plan of a run.
+
+    Args:
+        settings: Where sources and store are.
+        pipeline: Its name.
+        date: The logical date.
+        parameters: That are given, by name.
 
     Raises:
         DeclarationError: the declaration is wrong.
@@ -76,7 +87,8 @@ def check_inputs(settings: Settings, pipeline: str, date: dt.date) -> Plan:
     """
     declared = load_pipeline(settings, pipeline)
     check_sql(declared)
-    return plan_run(settings, declared, date, lambda: declared_lineup(settings, declared))
+    standing = standing_declaration(settings, bound(declared, parameters))
+    return plan_run(settings, standing, date, lambda: declared_lineup(settings, standing))
 
 
 def plan_run(settings: Settings, declared: DeclaredPipeline, date: dt.date, lineup: Callable[[], Lineup]) -> Plan:
@@ -98,13 +110,15 @@ def plan_run(settings: Settings, declared: DeclaredPipeline, date: dt.date, line
     return Plan(settings=settings, declared=declared, date=date, snapshot=snapshot, lineup=opened, base=base)
 
 
-def planned(settings: Settings, pipeline: str, date: dt.date, run_id: str | None) -> Plan:
+def planned(
+    settings: Settings, pipeline: str, date: dt.date, run_id: str | None, parameters: Mapping[str, object]
+) -> Plan:
     """The plan of a stage that continues run `run_id`.
 
     Raises:
         InputError: the inputs, the declaration or the model changed since that run was checked.
     """
-    plan = check_inputs(settings, pipeline, date)
+    plan = check_inputs(settings, pipeline, date, parameters)
     if run_id not in (None, plan.run_id):
         raise InputError(
             Problem(
@@ -117,26 +131,18 @@ def planned(settings: Settings, pipeline: str, date: dt.date, run_id: str | None
 def score(plan: Plan, spark: GetSpark) -> RunManifest:
     """Stage the run's predictions, quarantine and features; nothing is done where they are there, whole."""
     store, run_id = plan.store, plan.run_id
-    folder = store.run_folder(run_id)
-    if manifest := _whole(store, run_id):
+    if manifest := whole_run(store, run_id):
         with suppress(OSError):  # a store that cannot be written is not maintained either
-            (folder / MANIFEST_FILE).touch()  # it is in use: maintenance counts its days from here
+            (store.run_folder(run_id) / MANIFEST_FILE).touch()  # it is in use: maintenance counts its days from here
         logger.info("run %s: scored already, %d entities", run_id, manifest.counts.scored)
         return manifest
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(folder.parent, dt.datetime.now(dt.UTC))
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{STAGING}{run_id}-"))
-    staging.chmod(0o755)
-    try:
+
+    def make(folder: Path) -> RunManifest:
         from jobs.staging import stage  # it loads Spark, which a run that is already done does not need
 
-        manifest = stage(staging, plan, spark())
-        for half in staging.glob("*/.*"):  # of a task that was killed with its executor, and has been done again
-            half.unlink(missing_ok=True)
-        write_atomically(staging / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
-        manifest = _whole(store, run_id) or _move_into_place(staging, store, manifest)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        return stage(folder, plan, spark())
+
+    manifest = stage_run(store, run_id, make)
     logger.info(
         "run %s: scored %d of %d entities, %.1f s",
         run_id,
@@ -147,7 +153,24 @@ def score(plan: Plan, spark: GetSpark) -> RunManifest:
     return manifest
 
 
-def _whole(store: Store, run_id: str) -> RunManifest | None:
+def stage_run(store: Store, run_id: str, make: Callable[[Path], RunManifest]) -> RunManifest:
+    """What `make` writes to a folder and tells of it, under the run's name once it is whole."""
+    runs = store.run_folder(run_id).parent
+    runs.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(runs, dt.datetime.now(dt.UTC))
+    staging = Path(tempfile.mkdtemp(dir=runs, prefix=f"{STAGING}{run_id}-"))
+    staging.chmod(0o755)
+    try:
+        manifest = make(staging)
+        for half in staging.glob("*/.*"):  # of a task that was killed with its executor, and has been done again
+            half.unlink(missing_ok=True)
+        write_atomically(staging / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
+        return whole_run(store, run_id) or _move_into_place(staging, store, manifest)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def whole_run(store: Store, run_id: str) -> RunManifest | None:
     """The manifest of a run that is staged with every file as it says; another attempt may have been faster."""
     if not (store.run_folder(run_id) / MANIFEST_FILE).is_file():
         return None
@@ -167,7 +190,7 @@ def _move_into_place(staging: Path, store: Store, manifest: RunManifest) -> RunM
         staging.rename(folder)
     except OSError:
         # Another attempt of this run took the name since; its files are the same, or this one must not replace them.
-        if (other := _whole(store, manifest.run_id)) is None:
+        if (other := whole_run(store, manifest.run_id)) is None:
             raise
         return other
     return manifest

@@ -25,6 +25,7 @@ from jobs.shortcut import SCRATCH, failed_rows, score_rows, sort_rows
 from jobs.stages import Plan
 from jobs.tasks import file_count
 from schemas.content import canonical_json, sha256_text
+from schemas.decision import challenger_digest
 from schemas.errors import InputError, Problem
 from schemas.head import ColumnSpec
 from schemas.keys import bucket_count
@@ -117,6 +118,8 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
         scored_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
         declaration=plan.declared.digest,
         models={variant: bundle.id for variant, bundle in plan.lineup},
+        parameters={name: str(value) for name, value in plan.declared.values.items()},
+        challengers={each.name: challenger_digest(each) for each in pipeline.models.challengers},
         outputs=tuple(ColumnSpec(**output.model_dump()) for output in plan.bundle.manifest.outputs),
         layout=pipeline.publish.layout,
         serving=serving,

@@ -140,7 +140,7 @@ class Scoring(Task):
         variants: Counter[str] = Counter()
         with ExitStack() as files:
             kept = [files.enter_context(SteadyWriter(self.folder / folder, *each)) for folder, *each in wanted]
-            aside = _Aside(self.folder, name, features, self.outputs)
+            aside = Aside(self.folder, name, features, self.outputs)
             for batch in self.predict(batches) if self.predict else batches:
                 note = json.loads(batch.column(NOTE)[0].as_py())
                 if "problems" in note:
@@ -192,7 +192,7 @@ class Scoring(Task):
 
 
 @dataclass(slots=True)
-class _Aside:
+class Aside:
     """The rows of a partition whose prediction is not finite or broke a rule, or whose model raised."""
 
     folder: Path

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from jobs.bundles import (
     open_bundle,
     write_bundle,
 )
+from jobs.combining import fit_combination
 from jobs.dealing import holds_in
 from jobs.features import query_features, read_source, register_sources
 from jobs.fitting import features_of, fit, labels_of, profile_of
@@ -36,6 +37,7 @@ from schemas.bundle import (
     LABEL_COLUMN,
     BundleManifest,
     Feature,
+    Flavor,
     TrainingRecord,
     expected_columns,
     outputs_of,
@@ -108,8 +110,10 @@ def _train(variant: str, model: Model, lesson: _Lesson) -> Bundle:
     features = features_of(pipeline, training)
     asked = _tuned(pipeline, model)
     # The library and the bundle get their columns from the same encoder, so that neither can drift from the other.
-    model_file = fit(pipeline, asked, features, training)
-    scorer = open_model(asked.flavor, model_file, Signature(features, asked.objective, tuple(asked.classes)))
+    flavor: Flavor = "ensemble" if model.combine else asked.flavor
+    grow = partial(fit_combination, combine=model.combine) if model.combine else fit
+    model_file = grow(pipeline, asked, features, training)
+    scorer = open_model(flavor, model_file, Signature(features, asked.objective, tuple(asked.classes)))
     columns = feature_columns(features, holdout, model=declared.name)
     predicted = as_outputs(asked.classes, scorer.library().predict(columns))
     groups = [holdout.column(GROUP_COLUMN)] if asked.group else []
@@ -118,7 +122,7 @@ def _train(variant: str, model: Model, lesson: _Lesson) -> Bundle:
     if problems := metric_problems(metrics, {}, floors, model=f"{declared.name} (new)"):
         raise BlockedError(*problems)
     record = _record(lesson, asked, training.num_rows, holdout.num_rows, variant)
-    manifest = _manifest(asked, features, metrics, floors, record)
+    manifest = _manifest(asked, flavor, features, metrics, floors, record)
     own = [LABEL_COLUMN, *([GROUP_COLUMN] if asked.group else [])]
     kept = holdout.select([ENTITY_ID, *(feature.name for feature in features), *own])
     name = lesson.day.isoformat() if variant == CHAMPION else f"{variant}-{lesson.day}"
@@ -269,6 +273,7 @@ def _record(lesson: _Lesson, asked: Training, rows: int, holdout_rows: int, vari
 
 def _manifest(
     asked: Training,
+    flavor: Flavor,
     features: tuple[Feature, ...],
     metrics: dict[str, float],
     floors: dict[str, float],
@@ -276,8 +281,8 @@ def _manifest(
 ) -> BundleManifest:
     return BundleManifest.model_construct(
         format=1,
-        flavor=asked.flavor,
-        library=library_here(asked.flavor),
+        flavor=flavor,
+        library=library_here(flavor),
         objective=asked.objective,
         features=features,
         outputs=outputs_of(asked.objective, asked.classes),

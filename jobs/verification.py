@@ -51,7 +51,7 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark, *, baseline: Base
         baseline: What the run is compared with, beside the training of its model.
     """
     store = plan.store
-    if passed := _passed(store, manifest):
+    if passed := passed_report(store, manifest):
         return passed
     started = time.monotonic()
     live = baseline(store, manifest)
@@ -72,20 +72,22 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark, *, baseline: Base
         calibration=checks.calibration,
         calibrated=checks.calibrated,
         contests=checks.contests,
+        outcomes=checks.outcomes,
+        decisions=tuple(map(str, plan.declared.decisions)),
         stages=(*manifest.stages, Stage(name="verify", seconds=seconds, rows_in=manifest.counts.rows)),
         way=manifest.way,
         data_docs=checks.data_docs,
     )
     with beside_others(store.folder):  # an erasure takes out of a report what it finds there
         _refuse_changed(store, manifest)
-        if passed := _passed(store, manifest):
+        if passed := passed_report(store, manifest):
             return passed  # by another attempt, meanwhile: it may be published on that one already
         _write(store, report, checks)
     logger.info("run %s: %s, %d checks, %.1f s", manifest.run_id, report.verdict, len(results), seconds)
     return report
 
 
-def _passed(store: Store, manifest: RunManifest) -> Report | None:
+def passed_report(store: Store, manifest: RunManifest) -> Report | None:
     """The report with which the run as it is has passed, or was let through; None where it has not."""
     if not (store.run_folder(manifest.run_id) / REPORT_FILE).is_file():
         return None

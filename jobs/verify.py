@@ -5,7 +5,7 @@ Exits 0 whatever the verdict, so that the report outlives the stage: the gate re
 
 from functools import cache
 
-from jobs.arguments import exit_with, job_arguments, parse_date
+from jobs.arguments import exit_with, given_parameters, job_arguments, parse_date
 from jobs.session import spark_session
 from jobs.stages import gate, planned
 from jobs.unexpected import check_store
@@ -20,7 +20,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settings, name, date = check_store(Settings.from_environment()), arguments.pipeline, parse_date(arguments.date)
     with watched(settings, name, "verify", date=date, run_id=arguments.run_id) as watch:
-        plan = watch.of(planned(settings, name, date, arguments.run_id))
+        plan = watch.of(planned(settings, name, date, arguments.run_id, given_parameters(arguments)))
         spark = cache(lambda: spark_session(f"almanac verify {plan.run_id}"))
         watch.facts.report = report = verify(plan, plan.store.manifest(plan.run_id), spark)
     if arguments.gate:

@@ -1,67 +1,21 @@
-"""The release log of one pipeline: numbered files, each created once, never changed."""
+"""The release log of one pipeline, and what it says is live."""
 
 import datetime as dt
 import getpass
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from schemas.content import create_exclusively
-from schemas.errors import InputError, Problem
+from lookup.entries import EntryLog
 from schemas.release import Event, LogEntry, Release, ReleaseState
 
-Draft = Callable[[Sequence[LogEntry], int], LogEntry | None]
 
-
-class ReleaseLog:
-    """Append-only: an entry's number is taken by creating its file, which only one process can do."""
+class ReleaseLog(EntryLog[LogEntry]):
+    """The release log of one pipeline."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def entries(self) -> list[LogEntry]:
-        """Every entry, oldest first.
-
-        Raises:
-            InputError: an entry is missing or damaged.
-        """
-        paths = sorted(self._folder.glob("[0-9]*.json"))
-        entries = [_read(path) for path in paths]
-        for expected, (path, entry) in enumerate(zip(paths, entries, strict=True), start=1):
-            if (path.name, entry.sequence) != (_name(expected), expected):
-                raise InputError(
-                    Problem("LOG_GAP", str(path), f"entry {entry.sequence}", f"entry {expected}: one is missing")
-                )
-        return entries
-
-    def append(self, draft: Draft) -> LogEntry | None:
-        """Append what `draft(entries, next sequence)` makes; ask it again where another process was faster.
-
-        A draft that returns None appends nothing.
-        """
-        while True:
-            entries = self.entries()
-            entry = draft(entries, len(entries) + 1)
-            if entry is None:
-                return None
-            if create_exclusively(self._folder / _name(entry.sequence), entry.model_dump_json(indent=2) + "\n"):
-                return entry
-
-
-def _name(sequence: int) -> str:
-    return f"{sequence:08}.json"
-
-
-def _read(path: Path) -> LogEntry:
-    try:
-        return LogEntry.model_validate_json(path.read_bytes())
-    except ValidationError as err:
-        raise InputError(
-            Problem("LOG_FORMAT", str(path), str(err.errors()[0]["msg"]), "an entry of the release log")
-        ) from err
+        super().__init__(folder, LogEntry, what="an entry of the release log")
 
 
 def live_entry(entries: Sequence[LogEntry]) -> LogEntry | None:

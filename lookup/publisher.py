@@ -112,6 +112,8 @@ class Publisher:
         self._preflight()
         with self._holding.undisturbed(run_id):
             manifest = self._store.verified(run_id)
+            if not force:
+                self._store.refuse_aborted(manifest)
             live, held = self._store.live(), self._holding.held(manifest)
             if held is None:
                 self._holding.prove(manifest)

@@ -7,8 +7,10 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from lookup.entries import EntryLog
 from lookup.log import ReleaseLog, commit_of, entry_for, live_before, live_entry, releases
 from schemas.content import canonical_json, sha256_file, sha256_text
+from schemas.decision import Decision
 from schemas.errors import InputError, Problem, RefusedError
 from schemas.release import Event, LogEntry, Release, ReleaseState
 from schemas.report import Override, Report
@@ -25,6 +27,7 @@ class Store:
         self.pipeline = pipeline
         self.folder = root / pipeline
         self.log = ReleaseLog(self.folder / "releases")
+        self.decisions = EntryLog(self.folder / "decisions", Decision, what="an entry of the log of decisions")
 
     @property
     def bundles(self) -> Path:
@@ -168,6 +171,18 @@ class Store:
             RefusedError: it was.
         """
         _refuse_rolled_back(self.pipeline, self.releases(), run_id)
+
+    def refuse_aborted(self, manifest: RunManifest) -> None:
+        """Refuse a run that serves a challenger which was aborted since it was planned.
+
+        Raises:
+            RefusedError: it does.
+        """
+        for one in self.decisions.entries():
+            is_of = one.kind == "abort" and manifest.challengers.get(one.challenger) == one.declared
+            if is_of and manifest.counts.variants.get(one.challenger):
+                where, found = f"{self.pipeline} run {manifest.run_id}", f"serves {one.challenger}: {one}"
+                raise RefusedError(Problem("CONTEST_ABORTED", where, found, "another run, or --force"))
 
     def newest_run(self, until: dt.date, states: Collection[ReleaseState], *, kept: bool = False) -> RunManifest | None:
         """The run of the newest release in one of these states whose logical date is `until` or before.

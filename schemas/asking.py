@@ -5,6 +5,10 @@ import difflib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from schemas.pipeline import Pipeline
+
+_JSON_TYPES = {"string": "string", "date": "string", "int": "integer", "float": "number", "bool": "boolean"}
+
 
 def parameter_problem(given: Collection[str], params: Mapping[str, Any]) -> str | None:
     """What is wrong with the parameters of a run by hand; None where its DAG has them all, and they go together.
@@ -25,6 +29,28 @@ def parameter_problem(given: Collection[str], params: Mapping[str, Any]) -> str 
     if bool(params.get("override_checks")) != bool((params.get("override_reason") or "").strip()):
         return "parameters override_checks and override_reason: one without the other; expected both"
     return None
+
+
+def parameter_forms(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+    """Of each declared parameter what Airflow's form for a run by hand is made of."""
+    return {
+        name: {
+            "default": str(one.default) if isinstance(one.default, dt.date) else one.default,
+            "type": ["null", _JSON_TYPES[one.type]],
+            "description": one.description or f"Of the pipeline: {one.expected}.",
+        }
+        for name, one in pipeline.parameters.items()
+    }
+
+
+def parameters_argument(names: Iterable[str]) -> list[str]:
+    """The template of a job's argument that passes these parameters on as JSON: each with its type, all in one word.
+
+    >>> parameters_argument(["region"]), parameters_argument([])
+    (["--parameters={{ {'region': params.region} | tojson }}"], [])
+    """
+    given = ", ".join(f"'{name}': params.{name}" for name in names)
+    return [f"--parameters={{{{ {{{given}}} | tojson }}}}"] if given else []
 
 
 def logical_date(asked: str | None, updates: Iterable[Mapping[str, Any]], due: dt.datetime) -> str:

@@ -13,7 +13,7 @@ LABEL_COLUMN = "__label"
 GROUP_COLUMN = "__group"
 EXPECTED_COLUMN = "__expected"
 
-Flavor = Literal["lightgbm", "sklearn", "onnx", "linear"]
+Flavor = Literal["lightgbm", "sklearn", "onnx", "linear", "ensemble"]
 Objective = Literal["binary", "regression", "multiclass", "ranking"]
 
 # How each flavor keeps its model. None of these files can hold code that is run when it is read.
@@ -22,6 +22,7 @@ MODEL_FILES: dict[Flavor, str] = {
     "sklearn": "model.skops",
     "onnx": "model.onnx",
     "linear": "model.json",
+    "ensemble": "ensemble.json",
 }
 SCORE = "score"
 CLASS = "class"

@@ -1,8 +1,8 @@
 """A declared folder, read whole: pipeline.yaml, features.sql and expectations.yaml."""
 
 import difflib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,8 +10,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas.content import canonical_json, sha256_text
+from schemas.decision import Decision
 from schemas.errors import DeclarationError, Problem
 from schemas.expectations import Suites
+from schemas.parameters import Value
 from schemas.pipeline import Pipeline
 from schemas.settings import Settings
 from schemas.yamlfile import Document, read_document, read_text
@@ -23,12 +25,19 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeclaredPipeline:
-    """A pipeline with the texts beside it."""
+    """A pipeline with the texts beside it.
+
+    Attributes:
+        decisions: What was decided of its challengers, where `pipeline` has it in.
+        values: Of its parameters in one run, which its routes have in them.
+    """
 
     folder: Path
     pipeline: Pipeline
     features_sql: str
     suites: Suites
+    decisions: tuple[Decision, ...] = ()
+    values: Mapping[str, Value] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -43,7 +52,8 @@ class DeclaredPipeline:
         """
         pipeline = self.pipeline.model_dump(mode="json", exclude_defaults=True, exclude={"airflow", "retention"})
         suites = self.suites.model_dump(mode="json", exclude_defaults=True)
-        return sha256_text(canonical_json([pipeline, self.features_sql, suites]))
+        values = [self.values] if self.values else []
+        return sha256_text(canonical_json([pipeline, self.features_sql, suites, *values]))
 
 
 def pipeline_folders(settings: Settings) -> list[Path]:

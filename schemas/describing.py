@@ -14,6 +14,7 @@ def described(pipeline: Pipeline) -> str:
     begins = [f"on the schedule `{pipeline.schedule}`"] if pipeline.schedule else []
     begins += [f"when the asset `{asset}` of {source} is updated" for source, asset in airflow.assets.items()]
     begins += [f"when `{name}` has published" for name in airflow.after]
+    given = ", ".join(f"`{name}` ({one.expected})" for name, one in pipeline.parameters.items())
     facts = {
         "owner": pipeline.owner,
         "runs": ", ".join(begins) or "by hand only",
@@ -23,5 +24,7 @@ def described(pipeline: Pipeline) -> str:
         "deadline": f"{airflow.deadline_minutes:g} minutes" if airflow.deadline_minutes else "none",
         "stale after": f"{freshness.stale_after_hours:g} hours" if freshness.stale_after_hours else "never",
     }
+    if given:
+        facts["parameters"] = given
     rows = [f"| {name} | {value.replace('|', '&#124;')} |" for name, value in facts.items()]
     return "\n".join([f"## {pipeline.pipeline}", "", pipeline.description, "", "| | |", "|---|---|", *rows, _PARAMS])

@@ -8,22 +8,57 @@ from schemas.run import CHAMPION
 from schemas.strict import Declared, Name
 
 
+class Tuned(Declared):
+    """How a model is trained, where that is another way than `training` says."""
+
+    params: dict[str, str | int | float | bool] = Field(
+        default={}, description="LightGBM parameters, over those of `training`."
+    )
+    rounds: int | None = Field(None, ge=1, le=10_000, description="Trees to grow; as `training` says, when left out.")
+
+
+class Member(Tuned):
+    """A model of a combination."""
+
+    name: Name
+    seed: int | None = Field(None, ge=0, lt=2**31, description="As `training` says, when left out.")
+    weight: float | None = Field(None, gt=0, description="Of a weighted mean.")
+
+
+class Combine(Declared):
+    """Several models that score a row together."""
+
+    how: Literal["mean", "weighted_mean", "max", "stack"] = Field(
+        description="stack: a small linear or logistic model over the members' outputs."
+    )
+    members: list[Member] = Field(min_length=2, max_length=8)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Combine":
+        names = [member.name for member in self.members]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)}: each member needs a name of its own")
+        weighted = [member.name for member in self.members if member.weight is not None]
+        if weighted and self.how != "weighted_mean":
+            raise ValueError(f"{weighted[0]} has a weight: that is for how: weighted_mean")
+        if self.how == "weighted_mean" and (missing := [name for name in names if name not in weighted]):
+            raise ValueError(f"{missing[0]} has no weight: a weighted mean needs one of each member")
+        return self
+
+
 class Model(Declared):
     """The bundle that a variant is scored with."""
 
     bundle: str = Field(
         "latest", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$", description="A bundle id, or `latest` trained."
     )
+    combine: Combine | None = Field(None, description="Train several models, whose outputs are put together.")
 
 
-class Named(Model):
+class Named(Model, Tuned):
     """A model beside the champion, which may be trained in another way."""
 
     name: Name = Field(description="The variant of the rows that it scores; readers of those that it serves see it.")
-    params: dict[str, str | int | float | bool] = Field(
-        default={}, description="LightGBM parameters, over those of `training`."
-    )
-    rounds: int | None = Field(None, ge=1, le=10_000, description="Trees to grow; as `training` says, when left out.")
 
 
 class Route(Named):

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from schemas.bundle import MAX_OUTPUTS, Objective
 from schemas.checks import Checks, Quarantine, Rule
 from schemas.models import Models
+from schemas.parameters import RESERVED, Parameter
 from schemas.publication import Fallback, Freshness, Publish
 from schemas.retention import Retention
 from schemas.scheduling import Airflow
@@ -209,6 +210,7 @@ class Pipeline(Declared):
     tags: list[str] = Field([])
     entity: Entity
     sources: dict[Name, Source] = Field(min_length=1)
+    parameters: dict[Name, Parameter] = Field({}, description="Values that are given when it runs, by name.")
     features: Features
     rules: list[Rule] = Field([])
     quarantine: Quarantine = Quarantine()
@@ -230,6 +232,8 @@ class Pipeline(Declared):
         forbidden = {column.lower() for column in source.forbidden}
         if hidden := [column for column in self.entity.key if column.lower() in forbidden]:
             raise invalid(f"key columns may not be forbidden: {', '.join(hidden)}", "entity", "key")
+        if taken := sorted(RESERVED & set(self.parameters)):
+            raise invalid("is a name that every run has already: another one", "parameters", taken[0])
         if twice := _twice(self.entity.key):
             raise invalid(f"declared twice: {', '.join(twice)}", "entity", "key")
         if source.columns and (
@@ -271,6 +275,19 @@ class Pipeline(Declared):
         """The column by which a source's rows correct one another, and their key; None where they do not."""
         corrections = self.sources[name].corrections
         return (corrections.by, corrections.key or self.entity.key) if corrections else None
+
+    @model_validator(mode="after")
+    def _of_one_number(self) -> "Pipeline":
+        training, combining = self.training, [name for name, model in self.models.variants.items() if model.combine]
+        is_one_number = training.objective in ("binary", "regression")
+        if combining and not (training.flavor == "lightgbm" and is_one_number):
+            found = f"{training.flavor}, {training.objective}: a combination is of LightGBM models of one number"
+            raise invalid(found, "models", combining[0], "combine")
+        if self.checks.calibration and not is_one_number:
+            raise invalid(
+                f"{training.objective}: only a number can be compared with what came", "checks", "calibration"
+            )
+        return self
 
     @model_validator(mode="after")
     def _scheduled(self) -> "Pipeline":

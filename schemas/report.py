@@ -175,6 +175,25 @@ class ContestMeasure(_Record):
     groups: tuple[ContestGroup, ...] = ()
 
 
+class ContestOutcome(_Record):
+    """A challenger of an earlier run against what would have served without it, by what came.
+
+    Attributes:
+        rows: That both scored, and whose label is known.
+        champion: Metrics over these rows; none where one class alone came.
+        challenger: The same of the challenger.
+        difference: Mean of the challenger's loss less the champion's, row by row: below 0 the challenger is better.
+    """
+
+    name: str
+    run_id: str
+    rows: int
+    loss: Literal["log loss", "squared error"]
+    champion: dict[str, FiniteFloat]
+    challenger: dict[str, FiniteFloat]
+    difference: Interval | None
+
+
 class Override(_Record):
     """`override.json` beside a report: somebody lets a blocked run through, and says why.
 
@@ -200,6 +219,8 @@ class Report(BaseModel):
         compared_with: The live release's run that drift and slices were measured against.
         off: Kinds of checks that were switched off, each with its reason.
         contests: Each declared challenger against what would serve without it.
+        outcomes: Each challenger of the run that `calibrated` names, by what came.
+        decisions: Of challengers, which the run goes by: who aborted or promoted which, when and why.
         calibrated: The run whose outcomes `calibration` tells; None where there is none to tell of.
         stages: What each part of the run took.
         way: How the rows came to the predictions.
@@ -222,6 +243,8 @@ class Report(BaseModel):
     calibration: tuple[CalibrationMeasure, ...] = ()
     calibrated: str | None = None
     contests: tuple[ContestMeasure, ...] = ()
+    outcomes: tuple[ContestOutcome, ...] = ()
+    decisions: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = ()
     way: Way | None = None
     data_docs: str | None = None

@@ -133,6 +133,9 @@ class RunManifest(_Record):
     scored_at: dt.datetime
     declaration: str
     models: dict[str, str] = Field(description="Variant -> bundle id.")
+    challengers: dict[str, str] = Field({}, description="Challenger -> digest of its declaration.")
+    parameters: dict[str, str] = Field({}, description="What was given, or its default, by name.")
+    amends: str | None = Field(None, description="The run whose predictions these are, but for a decision.")
     outputs: tuple[ColumnSpec, ...]
     buckets: int
     counts: Counts

@@ -1,7 +1,7 @@
 """What features.sql may say, checked without Spark: one query, declared tables, nothing forbidden."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import sqlglot
 from sqlglot import exp
@@ -61,6 +61,7 @@ def check_sql(declared: DeclaredPipeline) -> None:
     """
     problems = list(_query_problems(declared))
     problems += [problem for where, text in _expressions(declared) for problem in _expression_problems(where, text)]
+    problems += [problem for where, text in _routes(declared) for problem in _route_problems(declared, where, text)]
     if problems:
         raise DeclarationError(*problems)
 
@@ -81,11 +82,17 @@ def _query_problems(declared: DeclaredPipeline) -> Iterator[Problem]:
     yield from _column_problems(query, declared, where)
     yield from _unsteady_problems(query, where)
     yield from _some_rows_problems(query, where)
-    markers = query.find_all(exp.Placeholder, exp.Parameter)
-    texts = {marker.sql("spark") for marker in markers if not isinstance(marker.parent, exp.Placeholder)}
-    for text in sorted(texts - {f":{name}" for name in PARAMETERS}):
+    more = [*declared.pipeline.parameters]
+    for text in _unknown_parameters(query, (*PARAMETERS, *more)):
         at = _line_at(declared.features_sql, declared.features_sql.find(text))
-        yield Problem("SQL_PARAMETER", f"{where}{at}", f"parameter '{text}'", "':ds', the logical date")
+        expected = ", ".join(["':ds', the logical date", *(f"':{name}'" for name in more)])
+        yield Problem("SQL_PARAMETER", f"{where}{at}", f"parameter '{text}'", expected)
+
+
+def _unknown_parameters(node: exp.Expr, known: Collection[str]) -> list[str]:
+    markers = node.find_all(exp.Placeholder, exp.Parameter)
+    texts = {marker.sql("spark") for marker in markers if not isinstance(marker.parent, exp.Placeholder)}
+    return sorted(texts - {f":{name}" for name in known})
 
 
 def _statements(text: str) -> list[exp.Expr]:
@@ -159,6 +166,22 @@ def _expressions(declared: DeclaredPipeline) -> Iterator[tuple[str, str]]:
         yield f"{declared.name}/pipeline.yaml: training.split.by", pipeline.training.split.by
     for rule in pipeline.rules:
         yield f"{declared.name}/pipeline.yaml: rules.{rule.name}", rule.check
+
+
+def _routes(declared: DeclaredPipeline) -> Iterator[tuple[str, str]]:
+    for route in declared.pipeline.models.routes:
+        yield f"{declared.name}/pipeline.yaml: models.routes.{route.name}", route.where
+
+
+def _route_problems(declared: DeclaredPipeline, where: str, text: str) -> Iterator[Problem]:
+    """Of a route: it alone reads parameters, beside features.sql."""
+    yield from (found := list(_expression_problems(where, text)))
+    if found:
+        return
+    known = [*declared.pipeline.parameters]
+    for name in _unknown_parameters(_statements(f"SELECT {text}\nAS value")[0], known):
+        expected = ", ".join(f"':{one}'" for one in known) or "none: no parameter is declared"
+        yield Problem("SQL_PARAMETER", where, f"parameter '{name}'", expected)
 
 
 def _expression_problems(where: str, text: str) -> Iterator[Problem]:

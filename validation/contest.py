@@ -75,10 +75,14 @@ def _files(name: str, manifest: RunManifest, folder: Path) -> Iterator[tuple[Pat
     served, features = (
         {_stem(file): folder / file.path for file in manifest.files_in(part)} for part in (PREDICTIONS, FEATURES)
     )
-    for file in manifest.files_in(SHADOW):
-        of, _, stem = _stem(file).partition("-")
-        if of == name:
-            yield served[stem], features[stem], folder / file.path
+    for file in shadow_files(manifest, name):
+        stem = _stem(file).partition("-")[2]
+        yield served[stem], features[stem], folder / file.path
+
+
+def shadow_files(manifest: RunManifest, challenger: str) -> list[DataFile]:
+    """What is kept of the rows that were dealt to it: what the model predicts for them that does not serve them."""
+    return [file for file in manifest.files_in(SHADOW) if _stem(file).partition("-")[0] == challenger]
 
 
 def _stem(file: DataFile) -> str:

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from jobs.flavors.rowwise import each, highest, logistic, total
 from jobs.flavors.scorer import Engine, Signature, UnloadableError
 from schemas.bundle import Objective
 from validation.parity import Floats
@@ -92,8 +93,8 @@ class Linear:
         sums = [np.full(len(columns[0]), intercept) for intercept in self._model.intercepts]
         with np.errstate(all="ignore"):  # what is not finite is set aside by the run
             for term, column in zip(self._model.terms, columns, strict=True):
-                for number, total in enumerate(sums):
-                    np.add(total, _added(term, column, number), out=total)
+                for number, so_far in enumerate(sums):
+                    np.add(so_far, _added(term, column, number), out=so_far)
             return _LINKED[self._model.link](sums)
 
 
@@ -106,29 +107,15 @@ def _added(term: Term, column: Floats, number: int) -> Floats:
     return value * term.weights[number]
 
 
-def _exp(values: Floats) -> Floats:
-    """Of each number by itself: numpy's own goes by vectors, whose last bit may be another on another machine."""
-    return np.fromiter(map(math.exp, values.tolist()), np.float64, len(values))
-
-
-def _logistic(sums: Sequence[Floats]) -> Floats:
-    # exp would overflow below -709; the quotient has been 0 to the last bit long before.
-    return np.asarray(1.0 / (1.0 + _exp(-np.maximum(sums[0], -700.0))))
-
-
 def _softmax(sums: Sequence[Floats]) -> Floats:
-    highest = sums[0]
-    for each in sums[1:]:
-        highest = np.maximum(highest, each)
-    powers = [_exp(each - highest) for each in sums]
-    total = powers[0]
-    for each in powers[1:]:
-        total = total + each
-    return np.column_stack([each / total for each in powers])
+    top = highest(sums)
+    powers = [each(math.exp, logits - top) for logits in sums]
+    whole = total(powers)
+    return np.column_stack([power / whole for power in powers])
 
 
 _LINKED: dict[Link, Callable[[Sequence[Floats]], Floats]] = {
     "identity": lambda sums: sums[0],
-    "logistic": _logistic,
+    "logistic": lambda sums: logistic(sums[0]),
     "softmax": _softmax,
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from jobs.flavors.ensemble import Ensemble
 from jobs.flavors.lightgbm import LightGBM
 from jobs.flavors.linear import Linear
 from jobs.flavors.onnx import OnnxModel
@@ -14,6 +15,7 @@ _FLAVORS: dict[Flavor, Callable[[bytes, Signature], Scorer]] = {
     "sklearn": SklearnModel,
     "onnx": OnnxModel,
     "linear": Linear,
+    "ensemble": Ensemble,
 }
 
 

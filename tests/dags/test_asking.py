@@ -4,15 +4,18 @@ import datetime as dt
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import jinja2
 import pytest
 
-from schemas.asking import logical_date, parameter_problem
+from schemas.asking import logical_date, parameter_problem, parameters_argument
+from schemas.binding import given_as_json
 from schemas.declared import DeclaredPipeline, load_pipeline
 from schemas.dependencies import dependency_problems, read_pipelines
 from schemas.errors import DeclarationError
 from schemas.settings import Settings
-from tests.dags.conftest import DAGS
+from tests.dags.conftest import DAGS, dag_shape
 from tests.e2e.conftest import run_program
 from tests.flights import rewrite
 
@@ -38,6 +41,34 @@ def test_parameters_that_go_together_are_no_problem() -> None:
     both = PARAMS | {"override_checks": ["slices"], "override_reason": "a strike"}
 
     assert parameter_problem([*PARAMS], both) is None
+
+
+def test_the_value_of_a_pipelines_own_parameter_reaches_a_job_as_it_was_given() -> None:
+    (template,) = parameters_argument(["region", "factor", "left_out"])
+    nasty = {"region": "E'U \" }} {% <x>\\", "factor": 1.5, "left_out": None}
+
+    argument = jinja2.Environment().from_string(template).render(params=nasty)  # noqa: S701  # no page
+
+    assert given_as_json(argument.removeprefix("--parameters=")) == {"region": nasty["region"], "factor": 1.5}
+
+
+@pytest.mark.airflow
+def test_a_pipelines_own_parameters_are_in_its_form_and_go_to_every_stage_that_plans(
+    airflow: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(DAGS, tmp_path / "dags")
+    own = "\nparameters:\n  region: {allowed: [EU, US]}\n  day: {type: date, default: 2013-07-01}\nfeatures:\n"
+    rewrite(tmp_path / "dags/flight_delay/pipeline.yaml", ("\nfeatures:\n", own))
+
+    found = dag_shape(airflow | {"ALMANAC_PIPELINES": str(tmp_path / "dags")}, tmp_path / "dags")
+
+    assert found["errors"] == {}
+    dag: Any = found["dag"]
+    assert {"date", "dry_run", "region", "day"} <= {*dag["params"]}
+    for stage in ("score", "verify"):
+        assert dag["tasks"][stage]["arguments"][-1] == parameters_argument(["region", "day"])[0]
+    assert "`region` (one of EU, US)" in str(found["doc"])
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,24 @@
 """A Spark standalone cluster whose workers have nothing of ours but what is sent along with a job."""
 
+import inspect
 import json
 import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+import tests.arms
 from jobs.stages import check_inputs, score
 from lookup.store import Store
 from schemas.run import RunManifest
 from schemas.settings import Settings
+from tests.arms import ENTITIES, SHARE
 from tests.conftest import ROOT
 from tests.jobs.runs import DATE, PIPELINE
 from tests.spark_cluster import (
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.spark, pytest.mark.e2e]
 
 _SCORE = ("--pipeline", PIPELINE, "--date", str(DATE))
-# Scores, then asks each executor where the code came from.
+# Scores, then asks each executor where the code came from, and who is dealt to a challenger there.
 _SCORE_AND_ASK = """
 import json, sys
 from jobs.arguments import exit_with
@@ -47,6 +51,7 @@ def work():
     from pyspark.sql import SparkSession
     session = SparkSession.builder.getOrCreate()
     print("ORIGINS", json.dumps(session.sparkContext.parallelize(range(4), 4).map(origin).distinct().collect()))
+    print("ARMS", json.dumps([arms(session, partitions) for partitions in (2, 7)]))
 
 exit_with(work)
 """
@@ -107,10 +112,10 @@ def run(command: list[str], environ: dict[str, str]) -> subprocess.CompletedProc
 
 
 def test_a_cluster_with_the_code_sent_along_makes_the_bytes_of_one_machine(
-    submitted: Submitted, team: Settings, expected: RunManifest, tmp_path: Path
+    submitted: Submitted, team: Settings, expected: RunManifest, spark: "SparkSession", tmp_path: Path
 ) -> None:
     job = tmp_path / "score_and_ask.py"
-    job.write_text(_SCORE_AND_ASK)
+    job.write_text(inspect.getsource(tests.arms) + _SCORE_AND_ASK)
     ended = run(submitted.command(job, *_SCORE), submitted.environ)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     origins = json.loads(ended.stdout.partition("ORIGINS ")[2].partition("\n")[0])
@@ -118,6 +123,10 @@ def test_a_cluster_with_the_code_sent_along_makes_the_bytes_of_one_machine(
         "jobs/__init__.py", "lookup/writer.py", "schemas/__init__.py"
     }  # fmt: skip
     assert all("/almanac.zip/" in path and str(ROOT) not in path for paths in origins for path in paths)
+    dealt = json.loads(ended.stdout.partition("ARMS ")[2].partition("\n")[0])
+    # An entity keeps its arm, whatever the partitions and wherever it is dealt.
+    assert dealt == [list(tests.arms.arms(spark, 3))] * 2
+    assert abs(dealt[0][0] - ENTITIES * SHARE) < 4 * sqrt(ENTITIES * SHARE * (1 - SHARE))
     made = Store(team.store, PIPELINE).manifest(expected.run_id)
     assert (made.content, made.counts) == (expected.content, expected.counts)
     assert [file.sha256 for file in made.files] == [file.sha256 for file in expected.files]

@@ -2,7 +2,10 @@
 
 import datetime as dt
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,22 +13,37 @@ from rich.console import Console as RichConsole
 
 from jobs.console import Console
 from jobs.running import Finished, run
+from jobs.training import train
 from lookup.connect import connect
 from lookup.reader import Reader
 from lookup.store import Store
 from lookup.table import RedisTable
 from schemas.answer import Answer
+from schemas.binding import bound
+from schemas.declared import load_pipeline
+from schemas.run import RunManifest
 from schemas.settings import Settings
+from tests.flights import rewrite
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 DATE = dt.date(2013, 1, 5)
 NEXT = dt.date(2013, 1, 6)
 PIPELINE = "flight_delay"
+CHAMPION = "models:\n  champion:\n    bundle: latest\n"
 WEEK = 7 * 60  # flights that a run knows
 
 
-def almanac(settings: Settings, date: dt.date = DATE, *, force: bool = False) -> Finished:
+def almanac(
+    settings: Settings,
+    date: dt.date = DATE,
+    *,
+    force: bool = False,
+    parameters: Mapping[str, object] = MappingProxyType({}),
+) -> Finished:
     quiet = Console(rich=RichConsole(file=io.StringIO()))
-    return run(settings, PIPELINE, date, console=quiet, force=force)
+    return run(settings, PIPELINE, date, console=quiet, force=force, parameters=parameters)
 
 
 def live_run(settings: Settings) -> str | None:
@@ -61,3 +79,15 @@ def change_rows(path: Path, change: "dict[str, list[object]]") -> None:
 
 def column(path: Path, name: str) -> list[object]:
     return pq.read_table(path, partitioning=None).column(name).to_pylist()
+
+
+def declare(settings: Settings, spark: "SparkSession", *models: str) -> None:
+    """Declare these models beside the champion, and train all."""
+    path = settings.pipelines / PIPELINE / "pipeline.yaml"
+    rewrite(path, (CHAMPION, CHAMPION + "".join(f"  {line}\n" for line in models)))
+    train(spark, settings, bound(load_pipeline(settings, PIPELINE), {}))
+
+
+def rows(settings: Settings, manifest: RunManifest, part: str) -> pa.Table:
+    folder = Store(settings.store, PIPELINE).run_folder(manifest.run_id)
+    return pa.concat_tables([pq.read_table(folder / file.path) for file in manifest.files_in(part)])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from jobs import priors
 from jobs.priors import write_priors
+from jobs.tasks import prediction_schema
 from lookup.writer import write_rows
 from schemas.errors import InputError
 from schemas.keys import entity_id
@@ -20,14 +21,17 @@ from schemas.run import DataFile
 
 KEY = ("carrier", "flight", "origin")
 SEGMENTS = (("carrier", "origin"), ("origin",))
-_SCHEMA = pa.schema([pa.field("entity_id", pa.string(), nullable=False), pa.field("score", pa.float64())])
+_SCHEMA = prediction_schema(["score"])
 
 
 def _staged(folder: Path, *files: Sequence[tuple[Sequence[object], float | None]]) -> list[DataFile]:
     staged = []
     for number, rows in enumerate(files):
         ids, scores = [entity_id(key) for key, _ in rows], [score for _, score in rows]
-        batch = pa.RecordBatch.from_arrays([pa.array(ids), pa.array(scores, pa.float64())], schema=_SCHEMA)
+        routed = [pa.repeat(value, len(ids)) for value in ("bundle-1", "champion", "scored")]
+        batch = pa.RecordBatch.from_arrays(
+            [pa.array(ids, pa.string()), pa.array(scores, pa.float64()), *routed], schema=_SCHEMA
+        )
         staged.append(write_rows(folder / "predictions", f"part-{number:05}.parquet", _SCHEMA, [batch]))
     return staged
 

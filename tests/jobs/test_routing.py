@@ -3,24 +3,26 @@
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from jobs.dealing import dealt
 from jobs.training import train
 from lookup.erasing import erase
 from lookup.store import Store
 from lookup.table import RedisTable
+from schemas.binding import bound
 from schemas.declared import load_pipeline
 from schemas.errors import DeclarationError, InputError
 from schemas.models import Challenger, Models, Route
 from schemas.report import Verdict
 from schemas.run import FEATURES, PREDICTIONS, SHADOW, Counts, RunManifest
 from schemas.settings import Settings
+from schemas.sql import check_sql
 from tests.flights import rewrite
-from tests.jobs.runs import PIPELINE, WEEK, almanac, flight_id, look_up
+from tests.jobs.runs import CHAMPION, NEXT, PIPELINE, WEEK, almanac, declare, flight_id, look_up, rows
 from validation.contest import check_sample_ratio
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.spark
 
-CHAMPION = "models:\n  champion:\n    bundle: latest\n"
 SCORES = ["entity_id", "score"]
 JFK = "\"origin = 'JFK'\""
 
@@ -36,18 +37,6 @@ JFK = "\"origin = 'JFK'\""
 @pytest.fixture(autouse=True)
 def _one_session(spark: "SparkSession") -> None:
     """Runs find the session of the tests, as they find one of their process."""
-
-
-def declare(settings: Settings, spark: "SparkSession", *models: str) -> None:
-    """Declare these models beside the champion, and train all."""
-    path = settings.pipelines / PIPELINE / "pipeline.yaml"
-    rewrite(path, (CHAMPION, CHAMPION + "".join(f"  {line}\n" for line in models)))
-    train(spark, settings, load_pipeline(settings, PIPELINE))
-
-
-def rows(settings: Settings, manifest: RunManifest, part: str) -> pa.Table:
-    folder = Store(settings.store, PIPELINE).run_folder(manifest.run_id)
-    return pa.concat_tables([pq.read_table(folder / file.path) for file in manifest.files_in(part)])
 
 
 def test_rows_of_a_route_are_scored_by_its_model_and_the_others_by_the_champion(
@@ -230,3 +219,97 @@ def test_a_route_whose_bundle_was_never_trained_is_told(settings: Settings) -> N
 
     with pytest.raises(InputError, match=r"models\.jfk\.bundle: no bundle.*BUNDLE_NOT_FOUND"):
         almanac(settings)
+
+
+def test_a_challenger_is_held_against_what_came_once_that_is_known(settings: Settings, spark: "SparkSession") -> None:
+    path = settings.pipelines / PIPELINE / "pipeline.yaml"
+    quarantined = "  max_quarantined: 0.01\n"
+    calibration = "  calibration: {after_days: 1, error: {warn: 0.5, fail: 0.9}, min_rows: 20}\n"
+    rewrite(path, (quarantined, quarantined + calibration))
+    both = "{name: fewer, mode: shadow, rounds: 1}, {name: canary, mode: canary, share: 0.4, rounds: 5}"
+    declare(settings, spark, f"challengers: [{both}]")
+    first = almanac(settings)
+    assert first.report.outcomes == ()
+
+    report = almanac(settings, NEXT).report
+
+    canary, shadow = report.outcomes
+    assert report.calibrated == shadow.run_id == canary.run_id == first.manifest.run_id
+    assert (shadow.name, shadow.rows) == ("fewer", WEEK)
+    assert (canary.name, canary.rows) == ("canary", first.manifest.counts.variants["canary"])
+    labels = dict(zip(*(known_labels(settings)[name] for name in ("id", "late")), strict=True))
+    served, other = (rows(settings, first.manifest, part) for part in (PREDICTIONS, SHADOW))
+    alike = other.filter(pc.equal(other.column("variant"), "fewer"))
+    truth = [labels[entity] for entity in served.column("entity_id").to_pylist()]
+    assert shadow.champion["auc"] == pytest.approx(roc_auc_score(truth, served.column("score").to_pylist()))
+    assert shadow.challenger["auc"] == pytest.approx(roc_auc_score(truth, alike.column("score").to_pylist()))
+    assert shadow.difference is not None
+    difference = shadow.challenger["log_loss"] - shadow.champion["log_loss"]
+    assert shadow.difference.value == pytest.approx(difference)
+    assert shadow.difference.low > 0  # a single tree foresees less
+    page = (Store(settings.store, PIPELINE).run_folder(report.run_id) / "report.html").read_text()
+    assert "fewer by what came" in page
+
+
+def known_labels(settings: Settings) -> dict[str, list[Any]]:
+    """Each flight and whether it was late, read from the source as a person would."""
+    found: dict[str, list[Any]] = {"id": [], "late": []}
+    for folder in (settings.root / "data" / "flights").glob("date=*"):
+        day = folder.name.removeprefix("date=")
+        for row in pq.read_table(folder / "part-0.parquet", partitioning=None).to_pylist():
+            found["id"].append(f"{row['carrier']}:{row['flight']}:{row['origin']}:{day}")
+            found["late"].append(row["arr_delay"] is None or row["arr_delay"] > 15)
+    return found
+
+
+def test_a_route_and_the_features_go_by_the_parameters_of_the_run(settings: Settings, spark: "SparkSession") -> None:
+    path = settings.pipelines / PIPELINE / "pipeline.yaml"
+    rewrite(path, ("\nfeatures:\n", "\nparameters:\n  at: {default: JFK, allowed: [JFK, EWR, LGA]}\nfeatures:\n"))
+    declare(settings, spark, "routes:", '  - {name: theirs, where: "origin = :at"}')
+
+    def taken(**parameters: str) -> tuple[RunManifest, set[str]]:
+        manifest = almanac(settings, parameters=parameters).manifest
+        features, predictions = rows(settings, manifest, FEATURES), rows(settings, manifest, PREDICTIONS)
+        theirs = features.filter(pc.equal(predictions.column("variant"), "theirs"))
+        return manifest, set(theirs.column("origin").to_pylist())
+
+    first, jfk = taken()
+    again, _ = taken(at="JFK")
+    other, ewr = taken(at="EWR")
+
+    assert (jfk, ewr) == ({"JFK"}, {"EWR"})
+    assert first.run_id == again.run_id != other.run_id
+    assert (first.parameters, other.parameters) == ({"at": "JFK"}, {"at": "EWR"})
+    with pytest.raises(DeclarationError, match=r"parameter 'at': 'BOS'; expected one of JFK, EWR, LGA.*PARAM_VALUE"):
+        taken(at="BOS")
+
+
+def test_the_query_reads_a_parameter_as_it_reads_the_date(settings: Settings, spark: "SparkSession") -> None:
+    folder = settings.pipelines / PIPELINE
+    factor = "\nparameters:\n  factor: {type: float, default: 1.0}\nfeatures:\n"
+    rewrite(folder / "pipeline.yaml", ("\nfeatures:\n", factor))
+    rewrite(folder / "features.sql", ("  s.distance,", "  s.distance * :factor AS distance,"))
+    train(spark, settings, bound(load_pipeline(settings, PIPELINE), {}))
+
+    one, two = (almanac(settings, parameters=given).manifest for given in ({}, {"factor": 2}))
+
+    before, after = (rows(settings, each, FEATURES).column("distance") for each in (one, two))
+    assert pc.multiply(before, 2.0).equals(after)
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("origin = :at", r"models\.routes\.jfk: parameter ':at'; expected none.*SQL_PARAMETER"),
+        ("rand() < 0.5", r"models\.routes\.jfk: rand\(\).*SQL_UNSTEADY"),
+        ("origin = 'JFK', 1", r"models\.routes\.jfk: .* is more than an expression.*SQL_SYNTAX"),
+    ],
+)
+def test_a_route_that_is_not_a_steady_predicate_is_refused_before_spark(
+    settings: Settings, where: str, told: str
+) -> None:
+    path = settings.pipelines / PIPELINE / "pipeline.yaml"
+    rewrite(path, (CHAMPION, f'{CHAMPION}  routes: [{{name: jfk, where: "{where}"}}]\n'))
+
+    with pytest.raises(DeclarationError, match=told):
+        check_sql(load_pipeline(settings, PIPELINE))
