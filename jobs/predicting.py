@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from jobs.bundles import Bundle, proven_bundle
 from jobs.dealing import OTHER, VARIANT
+from jobs.sieve import Sieve
 from schemas.errors import AlmanacError
 from schemas.run import CHAMPION
 from validation.parity import Floats
@@ -35,10 +36,12 @@ class Predict:
     Attributes:
         contenders: Variant -> its bundle; the champion's rows need not say so.
         outputs: Of all of them.
+        sieve: Of a funnel, where there is one.
     """
 
     contenders: Mapping[str, Contender]
     outputs: tuple[str, ...]
+    sieve: Sieve | None = None
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         first = next((batch for batch in batches if batch.num_rows), None)
@@ -59,6 +62,8 @@ class Predict:
             yield self._with(first.slice(0, 1), {}, json.dumps({"problems": err.problems}))
 
     def _with(self, batch: pa.RecordBatch, bundles: Mapping[str, Bundle], note: str) -> pa.RecordBatch:
+        if self.sieve and self.sieve.name in bundles:
+            batch = self.sieve.decided(batch, bundles[self.sieve.name])
         added = {self.outputs[0]: pa.array(_scores(batch, bundles, VARIANT))}
         for column in others_in(batch.schema.names):
             scores = _scores(batch, bundles, column)

@@ -217,6 +217,9 @@ class Pipeline(Declared):
                 if unknown := [column for column in named if column not in columns]:
                     found = f"{', '.join(unknown)} is neither a feature nor a key column"
                     raise invalid(found, "checks", "slices", place)
+        funnel = self.models.funnel
+        if funnel and (unknown := [name for name in funnel.features or () if name not in self.features.columns]):
+            raise invalid(f"{', '.join(unknown)} is not a declared feature", "models", "funnel", "features")
         for position, segment in enumerate(self.fallback.segments):
             if unknown := [column for column in segment if column not in self.entity.key]:
                 found = f"{', '.join(unknown)} is not a key column: {', '.join(self.entity.key)}"

@@ -69,7 +69,9 @@ class Counts(_Record):
     withheld: int = Field(0, description="Of the quarantined, those with a row that says so to readers.")
     reasons: dict[str, int] = Field({}, description="Reason -> rows that were set aside for it.")
     variants: dict[str, int] = Field({}, description="Variant -> rows that it scored, where there are several.")
-    dealt: dict[str, int] = Field({}, description="Challenger -> rows that it and what would serve without it scored.")
+    dealt: dict[str, int] = Field(
+        {}, description="Challenger -> rows that it and what would serve without it scored; funnel -> its audit."
+    )
     erased: int = 0
 
     @property
