@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ from pyspark.sql import types as T  # noqa: N812
 
 from jobs.bundles import Bundle
 from jobs.collecting import collect
-from jobs.dealing import dealt
+from jobs.dealing import dealt, drawn
+from jobs.explaining import EXPLAINED, Explainer
 from jobs.funnel import sieve_of
 from jobs.lineup import Lineup
 from jobs.predicting import NOTE, Contender, Predict
 from jobs.tasks import BUCKET, FILE, QuarantineTask, Scoring, file_count
 from schemas.checks import Rule
 from schemas.errors import InputError, Problem
+from schemas.explain import Explain
 from schemas.keys import bucket_count
 from schemas.models import Models
 from schemas.run import ENTITY_ID, FEATURES, INPUT_ROW, REASONS, STAGE, DataFile, Parity
@@ -61,6 +63,7 @@ def score(
     models: Models,
     buckets: int,
     rules: Sequence[Rule] = (),
+    explain: Explain | None = None,
     where: str,
 ) -> Scored:
     """Score every row and write it, with its features beside it, under `folder`.
@@ -77,6 +80,7 @@ def score(
         folder: On a file system that every executor shares.
         buckets: Of the lookup table.
         rules: Over key, features and outputs.
+        explain: Which rows are explained, and how.
         where: How errors name the declaration.
 
     Raises:
@@ -87,6 +91,9 @@ def score(
     named = dealt(features, models, where=where)
     contenders = {variant: Contender(bundle.id, bundle.folder, bundle.digest) for variant, bundle in lineup}
     predict = Predict(contenders, outputs, sieve_of(named, models.funnel, lineup) if models.funnel else None)
+    if explain:
+        named = named.withColumn(EXPLAINED, drawn(explain.share, f"explain:{explain.salt or ''}"))
+    task = Scoring(folder, contenders, outputs, None, Explainer(explain.top, contenders) if explain else None)
     placed = _bucketed(named, buckets, file_count(rows))
     if rules:
         # Through the JVM and back, because Spark alone knows what its SQL means. The rows keep their places.
@@ -94,9 +101,9 @@ def score(
         predicted = placed.mapInArrow(predict, T.StructType([*placed.schema.fields, *added]))
         judged = predicted.withColumn(REASONS, listed(rule_reasons(predicted, rules, where=where)))
         with analysis_errors(f"{where}: rules"):
-            records = _run(judged, Scoring(folder, contenders, outputs, None))
+            records = _run(judged, task)
     else:
-        records = _run(placed, Scoring(folder, contenders, outputs, predict))
+        records = _run(placed, replace(task, predict=predict))
     bundles = {bundle.id: bundle for _, bundle in lineup}
     return Scored(
         _files(records),

@@ -83,6 +83,7 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
             models=pipeline.models,
             buckets=buckets,
             rules=of["predictions"],
+            explain=pipeline.explain,
             where=where,
         )
         aside = set_aside(failed(judged), inputs, rows.failed + kept_out, folder, outputs=outputs)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from schemas.checks import Checks, Quarantine, Rule
+from schemas.explain import Explain
 from schemas.models import Models
 from schemas.parameters import RESERVED, Parameter
 from schemas.publication import Fallback, Freshness, Publish
@@ -176,6 +177,7 @@ class Pipeline(Declared):
     rules: list[Rule] = Field([])
     quarantine: Quarantine = Quarantine()
     models: Models = Models()
+    explain: Explain | None = Field(None, description="What moved each prediction is stored beside it.")
     training: Training
     checks: Checks = Checks()
     fallback: Fallback = Fallback()

@@ -20,9 +20,11 @@ QUARANTINE = "quarantine"
 PRIORS = "priors"
 # What the model that does not serve a row predicts for it, `<challenger>-part-…`: no reader can reach it.
 SHADOW = "shadow"
+# What moved the predictions that are to be explained; no reader can reach it either.
+EXPLANATIONS = "explanations"
 
 # What scoring leaves, all of which has to be whole for a run to be scored.
-SCORED_PARTS = (PREDICTIONS, FEATURES, QUARANTINE, PRIORS, SHADOW)
+SCORED_PARTS = (PREDICTIONS, FEATURES, QUARANTINE, PRIORS, SHADOW, EXPLANATIONS)
 
 ENTITY_ID = "entity_id"
 REASONS = "reasons"
