@@ -24,6 +24,7 @@ from schemas.report import (
     ContestOutcome,
     DriftMeasure,
     Family,
+    FunnelMeasure,
     SliceMeasure,
     Verdict,
 )
@@ -45,6 +46,7 @@ from validation.gate import evaluated
 from validation.known import Known
 from validation.measures import Measures
 from validation.profile import Profile
+from validation.recall import check_recall, measure_funnel
 from validation.slices import check_slices, slice_measures
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class Checks:
         self.calibrated: str | None = None
         self.contests: tuple[ContestMeasure, ...] = ()
         self.outcomes: tuple[ContestOutcome, ...] = ()
+        self.funnel: FunnelMeasure | None = None
         self.data_docs: str | None = None
         self._unique: frozenset[str] = frozenset()
         self.diff: Diff | None = None
@@ -121,6 +124,8 @@ class Checks:
             every.append(("churn", "churn", self._churn))
         if self._declared.models.challengers:
             every.append(("challengers", "challenger", self._challengers))
+        if self._declared.models.funnel:
+            every.append(("funnel", "funnel", self._funnel))
         if checks.calibration:
             every.append(("calibration", "calibration", self._calibration))
         return every
@@ -223,6 +228,13 @@ class Checks:
             self.contests += (measure,)
         manifest = self._manifest
         return [check_sample_ratio(declared, manifest.counts) for declared in self._declared.models.challengers]
+
+    def _funnel(self) -> CheckResult | None:
+        declared = self._declared.models.funnel
+        if declared is None:
+            return None
+        self.funnel = measure_funnel(declared, self._manifest, self._folder)
+        return check_recall(declared, self.funnel)
 
     def _calibration(self) -> list[CheckResult]:
         from jobs.outcomes import contest_outcomes, earlier_run, outcomes

@@ -10,7 +10,18 @@ from typing import Annotated
 import msgspec
 import typer
 
-from jobs import access, contesting, diffing, filling, import_model, maintaining, overriding, recovery, serving
+from jobs import (
+    access,
+    contesting,
+    diffing,
+    explanations,
+    filling,
+    import_model,
+    maintaining,
+    overriding,
+    recovery,
+    serving,
+)
 from jobs.arguments import parse_date
 from jobs.console import Console
 from jobs.logs import set_up_logs
@@ -238,6 +249,7 @@ _elsewhere: tuple[Callable[..., None], ...] = (
     serving.serve,
     serving.down,
     diffing.diff,
+    explanations.explain,
     overriding.override,
     contesting.abort,
     contesting.promote,

@@ -70,9 +70,9 @@ def compare(
         raise DeclarationError(Problem("DIFF_SIDES", "almanac diff", f"{after} and --run {run_id}", "one of the two"))
     declared, store = load_pipeline(settings, pipeline), Store(settings.store, pipeline)
     named = after if run_id is None else run_id
-    new = _live(store) if named is None else _side(store, named)
-    left_out = _before_live if run_id is None else _live
-    old = left_out(store) if before is None else _side(store, before)
+    new = live_side(store) if named is None else side(store, named)
+    left_out = _before_live if run_id is None else live_side
+    old = left_out(store) if before is None else side(store, before)
     slices = declared.pipeline.checks.slices
     found = diff_manifests(
         store,
@@ -145,8 +145,13 @@ def _size_bytes(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
-def _side(store: Store, name: str) -> Side:
-    """The run of that release number or id."""
+def side(store: Store, name: str) -> Side:
+    """The run of that release number or id.
+
+    Raises:
+        RefusedError: there is no such release.
+        InputError: there is no such run.
+    """
     if re.fullmatch(r"[0-9]{1,9}", name):
         release = store.release(int(name))
         return Side(store.manifest(release.run_id), release.number)
@@ -157,7 +162,12 @@ def _side(store: Store, name: str) -> Side:
     return Side(store.manifest(name), numbers[0] if numbers else None)
 
 
-def _live(store: Store) -> Side:
+def live_side(store: Store) -> Side:
+    """The run that is live.
+
+    Raises:
+        RefusedError: none ever was.
+    """
     live = store.live()
     if live is None:
         where = f"{store.pipeline}: the live release"
@@ -166,9 +176,9 @@ def _live(store: Store) -> Side:
 
 
 def _before_live(store: Store) -> Side:
-    _live(store)
+    live_side(store)
     number = store.live_before()
     if number is None:
         where = f"{store.pipeline}: the release before the live one"
         raise RefusedError(Problem("RELEASE_UNKNOWN", where, "there is none", "two releases, or one named: A B"))
-    return _side(store, str(number))
+    return side(store, str(number))

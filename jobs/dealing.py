@@ -8,7 +8,7 @@ from schemas.run import CHAMPION, ENTITY_ID
 from validation.analysis import analysis_errors
 
 VARIANT = "__variant"  # who scores a row that is served
-OTHER = "__other_"  # and a challenger's name: who scores the row too, and is not served; NULL where nobody does
+OTHER = "__other_"  # and a challenger's or funnel's name: who scores the row too, unserved; NULL where nobody does
 _STEPS = 1_000_000
 
 
@@ -16,6 +16,8 @@ def dealt(rows: DataFrame, models: Models, *, where: str) -> DataFrame:
     """The rows with VARIANT, and a column OTHER of each challenger, where the pipeline has more than a champion.
 
     Who scores an entity follows from its features and its id alone: neither the run nor its partitioning matters.
+    Where there is a funnel, the champion's rows are those that enter it, and its OTHER says which the audit has drawn;
+    `jobs.sieve` takes those that it rejects away from the champion, where their cheap score is known.
 
     Args:
         rows: ENTITY_ID, key and features.
@@ -25,13 +27,16 @@ def dealt(rows: DataFrame, models: Models, *, where: str) -> DataFrame:
     Raises:
         DeclarationError: a route's `where` is not a predicate over these columns.
     """
-    if not models.routes and not models.challengers:
+    if not models.routes and not models.challengers and not models.funnel:
         return rows
     routed = F.lit(CHAMPION)
     for route in reversed(models.routes):
         holds = holds_in(rows, route.where, f"{where}: models.routes.{route.name}")
         routed = F.when(holds, F.lit(route.name)).otherwise(routed)
     served, others = routed, {}
+    if funnel := models.funnel:
+        audited = drawn(funnel.audit, f"audit:{funnel.salt or ''}") & (routed == CHAMPION)
+        others[OTHER + funnel.name] = F.when(audited, F.lit(CHAMPION))
     for challenger in models.challengers:
         mine, name = _is_dealt(challenger), F.lit(challenger.name)
         if challenger.serves:
@@ -53,8 +58,11 @@ def holds_in(rows: DataFrame, predicate: str, where: str) -> Column:
 
 
 def _is_dealt(challenger: Challenger) -> Column:
-    """Whether the challenger gets the entity: XXH64 of salt and id, which every Spark computes alike."""
-    if challenger.share is None:
-        return F.lit(True)
-    draw = F.pmod(F.xxhash64(F.lit(challenger.salt or ""), F.col(ENTITY_ID)), F.lit(_STEPS))
-    return draw < round(challenger.share * _STEPS)
+    """Whether the challenger gets the entity."""
+    return F.lit(True) if challenger.share is None else drawn(challenger.share, challenger.salt or "")
+
+
+def drawn(share: float, salt: str) -> Column:
+    """Whether the entity is drawn: by XXH64 of salt and id, which every Spark computes alike."""
+    draw = F.pmod(F.xxhash64(F.lit(salt), F.col(ENTITY_ID)), F.lit(_STEPS))
+    return draw < round(share * _STEPS)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.bundles import Bundle, check_promises, find_bundle, open_bundle
+from jobs.contributions import check_explainable
 from lookup.store import Store
 from schemas.checks import Rule
 from schemas.declared import DeclaredPipeline
@@ -65,7 +66,8 @@ def open_lineup(declared: DeclaredPipeline, folders: Mapping[str, Path]) -> Line
     """The bundles in these folders, each proven to be what it was when it was made.
 
     Raises:
-        DeclarationError: the declaration does not fit one, or one has other outputs than the champion.
+        DeclarationError: the declaration does not fit one, or one has other outputs than the champion, or cannot be
+            explained where that is asked for.
         InputError: one cannot be trusted.
     """
     champion = trusted_bundle(declared, folders[CHAMPION])
@@ -81,7 +83,12 @@ def open_lineup(declared: DeclaredPipeline, folders: Mapping[str, Path]) -> Line
             )
             where = _where(declared, variant)
             raise DeclarationError(Problem("CFG_INVALID", where, f"outputs {found}", f"the champion's: {expected}"))
-    return Lineup(champion, others)
+    lineup = Lineup(champion, others)
+    if declared.pipeline.explain:
+        shadows = {each.name for each in declared.pipeline.models.challengers if not each.serves}
+        serving = {variant: bundle for variant, bundle in lineup if variant not in shadows}
+        check_explainable(serving, f"{declared.name}/pipeline.yaml: explain")
+    return lineup
 
 
 def trusted_bundle(declared: DeclaredPipeline, folder: Path) -> Bundle:

@@ -61,7 +61,7 @@ def outcomes(plan: Plan, earlier: RunManifest, spark: "SparkSession", columns: C
         predictions = scored.select(ENTITY_ID, F.col(earlier.outputs[0].name).alias("prediction"))
         features = read(FEATURES).select(ENTITY_ID, *columns)
         joined = predictions.join(features, ENTITY_ID).join(once.drop("n"), ENTITY_ID, "left")
-        for challenger in earlier.counts.dealt:
+        for challenger in _challengers(earlier):
             files = [str(folder / file.path) for file in shadow_files(earlier, challenger)]
             if files:
                 other = F.col(earlier.outputs[0].name).alias(OTHER + challenger)
@@ -75,7 +75,7 @@ def contest_outcomes(
     """Each challenger of the earlier run against what would have served without it, by what `outcomes` found."""
     served, label = _floats(table, "prediction"), _floats(table, "label")
     found = []
-    for name in earlier.counts.dealt:
+    for name in _challengers(earlier):
         if OTHER + name in table.column_names:
             other = _floats(table, OTHER + name)
             serves = bool(earlier.counts.variants.get(name))
@@ -90,6 +90,11 @@ def contest_outcomes(
             )
             found.append(measured)
     return tuple(found)
+
+
+def _challengers(earlier: RunManifest) -> list[str]:
+    """Those that were dealt rows; an audit of a funnel is dealt some too, and challenges nobody."""
+    return [name for name in earlier.counts.dealt if name in earlier.challengers]
 
 
 def _floats(table: pa.Table, name: str) -> Floats:

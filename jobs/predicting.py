@@ -12,6 +12,7 @@ import pyarrow as pa
 from jobs.bundles import Bundle, proven_bundle
 from jobs.dealing import OTHER, VARIANT
 from jobs.isolating import score_each
+from jobs.sieve import Sieve
 from schemas.errors import AlmanacError
 from schemas.run import CHAMPION
 from validation.parity import Floats
@@ -39,11 +40,13 @@ class Predict:
         contenders: Variant -> its bundle; the champion's rows need not say so.
         outputs: Of all of them.
         prove: Opens a bundle, and tells its largest difference from its holdout.
+        sieve: Of a funnel, where there is one.
     """
 
     contenders: Mapping[str, Contender]
     outputs: tuple[str, ...]
     prove: Callable[[Path, str], tuple[Bundle, float]] = proven_bundle
+    sieve: Sieve | None = None
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         first = next((batch for batch in batches if batch.num_rows), None)
@@ -64,6 +67,8 @@ class Predict:
             yield self._with(first.slice(0, 1), {}, json.dumps({"problems": err.problems}))
 
     def _with(self, batch: pa.RecordBatch, bundles: Mapping[str, Bundle], note: str) -> pa.RecordBatch:
+        if self.sieve and self.sieve.name in bundles:
+            batch = self.sieve.decided(batch, bundles[self.sieve.name])
         width = len(self.outputs)
         scores, errors = _scores(batch, bundles, VARIANT, width)
         added = {output: pa.array(scores[:, place]) for place, output in enumerate(self.outputs)}

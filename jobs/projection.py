@@ -79,6 +79,10 @@ def _projection(spark: SparkSession, declared: DeclaredPipeline, snapshot: Snaps
         raise NotPlainError(f"rule {others[0]} is not about features")
     if pipeline.models.challengers:
         raise NotPlainError("challengers are dealt their rows by Spark")
+    if pipeline.models.funnel:
+        raise NotPlainError("a funnel is cut by Spark")
+    if pipeline.explain:
+        raise NotPlainError("explanations are kept")
     if len(pipeline.sources) > 1:
         raise NotPlainError("there are several sources")
     (name, source), *_ = pipeline.sources.items()

@@ -1,26 +1,28 @@
 """Scoring on Spark: features in, sorted and bucketed prediction files out, the same bytes every time."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyspark.errors import PythonException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812  # the name all of Spark's users know it by
 from pyspark.sql import types as T  # noqa: N812
 
 from jobs.bundles import Bundle
-from jobs.dealing import dealt
+from jobs.collecting import collect
+from jobs.dealing import dealt, drawn
+from jobs.explaining import EXPLAINED, Explainer
+from jobs.funnel import sieve_of
 from jobs.lineup import Lineup
 from jobs.predicting import ERROR, NOTE, Contender, Predict
 from jobs.tasks import BUCKET, FILE, QuarantineTask, Scoring, file_count
 from schemas.checks import Rule
-from schemas.errors import DeclarationError, InputError, Problem
+from schemas.errors import InputError, Problem
+from schemas.explain import Explain
 from schemas.keys import bucket_count
 from schemas.models import Models
 from schemas.run import ENTITY_ID, FEATURES, INPUT_ROW, REASONS, STAGE, DataFile, Parity
@@ -28,7 +30,6 @@ from validation.analysis import analysis_errors
 from validation.quarantine import listed, rule_reasons
 
 _NOTED = [T.StructField(name, T.StringType()) for name in (ERROR, NOTE)]
-_MISSING = re.compile(r"ModuleNotFoundError: (No module named '[\w.]+')")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ def score(
     models: Models,
     buckets: int,
     rules: Sequence[Rule] = (),
+    explain: Explain | None = None,
     where: str,
 ) -> Scored:
     """Score every row and write it, with its features beside it, under `folder`.
@@ -78,6 +80,7 @@ def score(
         folder: On a file system that every executor shares.
         buckets: Of the lookup table.
         rules: Over key, features and outputs.
+        explain: Which rows are explained, and how.
         where: How errors name the declaration.
 
     Raises:
@@ -85,18 +88,22 @@ def score(
         DeclarationError: a rule is not a predicate over these columns.
     """
     outputs = tuple(output.name for output in lineup.champion.manifest.outputs)
-    placed = _bucketed(dealt(features, models, where=where), buckets, file_count(rows))
+    named = dealt(features, models, where=where)
     contenders = contenders_of(lineup)
-    predict = Predict(contenders, outputs)
+    predict = Predict(contenders, outputs, sieve=sieve_of(named, models.funnel, lineup) if models.funnel else None)
+    if explain:
+        named = named.withColumn(EXPLAINED, drawn(explain.share, f"explain:{explain.salt or ''}"))
+    task = Scoring(folder, contenders, outputs, None, Explainer(explain.top, contenders) if explain else None)
+    placed = _bucketed(named, buckets, file_count(rows))
     if rules:
         # Through the JVM and back, because Spark alone knows what its SQL means. The rows keep their places.
         added = [*(T.StructField(name, T.DoubleType()) for name in predict.added(placed.columns)), *_NOTED]
         predicted = placed.mapInArrow(predict, T.StructType([*placed.schema.fields, *added]))
         judged = predicted.withColumn(REASONS, listed(rule_reasons(predicted, rules, where=where)))
         with analysis_errors(f"{where}: rules"):
-            records = run_tasks(judged, Scoring(folder, contenders, outputs, None))
+            records = run_tasks(judged, task)
     else:
-        records = run_tasks(placed, Scoring(folder, contenders, outputs, predict))
+        records = run_tasks(placed, replace(task, predict=predict))
     return scored_by(records, lineup)
 
 
@@ -183,13 +190,7 @@ def run_tasks(
         OSError: a task could not write.
         DeclarationError: the workers do not have this code, or a package that it needs.
     """
-    try:
-        rows = frame.mapInArrow(task, "record string").collect()
-    except PythonException as err:
-        if not (missing := _MISSING.search(str(err))):
-            raise
-        expected = "this code (--py-files almanac.zip) and its packages on every executor; see docs/deployment.md"
-        raise DeclarationError(Problem("SPARK_PYTHON", "Spark's Python workers", missing[1], expected)) from err
+    rows = collect(frame.mapInArrow(task, "record string"))
     records: list[dict[str, Any]] = [json.loads(row.record) for row in rows]
     problems = dict.fromkeys(Problem(*problem) for record in records for problem in record.get("problems", ()))
     if problems:

@@ -197,6 +197,7 @@ def _by_long_way(
             models=pipeline.models,
             buckets=buckets,
             rules=of["predictions"],
+            explain=pipeline.explain,
             where=where,
         )
         aside = set_aside(failed(judged), inputs, rows.failed + kept_out, folder, outputs=outputs)

@@ -15,7 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.contributions import EXPLANATION_SCHEMA
 from jobs.dealing import OTHER, VARIANT
+from jobs.explaining import EXPLAINED, Explainer
 from jobs.logs import log_in_worker
 from jobs.predicting import ERROR, NOTE, Contender, Predict, other_output, others_in
 from lookup.writer import SteadyWriter, write_rows
@@ -23,6 +25,7 @@ from schemas.errors import AlmanacError
 from schemas.run import (
     CHAMPION,
     ENTITY_ID,
+    EXPLANATIONS,
     FEATURES,
     INPUT_ROW,
     PREDICTIONS,
@@ -122,24 +125,25 @@ class Scoring(Task):
         contenders: Variant -> its bundle.
         outputs: Of all of them.
         predict: What adds them; None where the batches have them already.
+        explain: What explains them, where that is asked for.
     """
 
     folder: Path
     contenders: Mapping[str, Contender]
     outputs: tuple[str, ...]
     predict: Predict | None
+    explain: Explainer | None = None
 
     def write(self, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
         others = others_in(schema.names)
-        own = {*self.outputs, ERROR, NOTE, REASONS, VARIANT, *others}
+        own = {*self.outputs, ERROR, NOTE, REASONS, VARIANT, EXPLAINED, *others}
         own |= {other_output(column, output) for column in others for output in self.outputs}
         features = pa.schema([each for each in schema if each.name not in own])
-        wanted = [(PREDICTIONS, name, prediction_schema(self.outputs)), (FEATURES, name, features)]
-        shadow = shadow_schema(self.outputs)
-        wanted += [(SHADOW, f"{column.removeprefix(OTHER)}-{name}", shadow) for column in others]
         variants: Counter[str] = Counter()
         with ExitStack() as files:
+            wanted = self._wanted(name, features, others)
             kept = [files.enter_context(SteadyWriter(self.folder / folder, *each)) for folder, *each in wanted]
+            shadows = slice(2, 2 + len(others))
             aside = Aside(self.folder, name, features, self.outputs)
             for batch in self.predict(batches) if self.predict else batches:
                 note = json.loads(batch.column(NOTE)[0].as_py())
@@ -148,8 +152,10 @@ class Scoring(Task):
                 good = aside.split(batch)
                 kept[0].write(self._predictions(good, variants))
                 kept[1].write(good.select(features.names))
-                for writer, column in zip(kept[2:], others, strict=True):
+                for writer, column in zip(kept[shadows], others, strict=True):
                     writer.write(self._others(good, column))
+                if self.explain:
+                    kept[-1].write(self.explain(good))
             done = [writer.finish() for writer in kept]
             for file in done:
                 if not file.rows:
@@ -160,10 +166,22 @@ class Scoring(Task):
                 "engines": note["engines"],
                 "rows": done[0].rows,
                 "variants": dict(variants),
-                "dealt": {column.removeprefix(OTHER): file.rows for column, file in zip(others, done[2:], strict=True)},
+                "dealt": {
+                    column.removeprefix(OTHER): file.rows for column, file in zip(others, done[shadows], strict=True)
+                },
                 "aside": aside.rows,
                 "reasons": dict(aside.reasons),
             }
+
+    def _wanted(self, name: str, features: pa.Schema, others: Sequence[str]) -> list[tuple[str, str, pa.Schema]]:
+        """Folder, name and columns of each file: predictions, features, one of each other model, explanations."""
+        shadow = shadow_schema(self.outputs)
+        return [
+            (PREDICTIONS, name, prediction_schema(self.outputs)),
+            (FEATURES, name, features),
+            *((SHADOW, f"{column.removeprefix(OTHER)}-{name}", shadow) for column in others),
+            *([(EXPLANATIONS, name, EXPLANATION_SCHEMA)] if self.explain else []),
+        ]
 
     def _predictions(self, good: pa.RecordBatch, variants: Counter[str]) -> pa.RecordBatch:
         """The rows as they are served; how many each variant has is counted."""

@@ -44,7 +44,7 @@ from schemas.bundle import (
 )
 from schemas.declared import DeclaredPipeline
 from schemas.errors import BlockedError, InputError, Problem
-from schemas.models import Model, Named, Route
+from schemas.models import Funnel, Model, Named, Route
 from schemas.pipeline import Pipeline, Training
 from schemas.run import CHAMPION, ENTITY_ID
 from schemas.settings import Settings
@@ -108,6 +108,8 @@ def _train(variant: str, model: Model, lesson: _Lesson) -> Bundle:
     rows = lesson.rows.filter(lesson.rows.column(_ROUTED + model.name)) if isinstance(model, Route) else lesson.rows
     training, holdout = _split(rows, declared, variant)
     features = features_of(pipeline, training)
+    if isinstance(model, Funnel) and model.features:
+        features = tuple(feature for feature in features if feature.name in model.features)
     asked = _tuned(pipeline, model)
     # The library and the bundle get their columns from the same encoder, so that neither can drift from the other.
     flavor: Flavor = "ensemble" if model.combine else asked.flavor

@@ -73,6 +73,7 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark, *, baseline: Base
         calibrated=checks.calibrated,
         contests=checks.contests,
         outcomes=checks.outcomes,
+        funnel=checks.funnel,
         decisions=tuple(map(str, plan.declared.decisions)),
         stages=(*manifest.stages, Stage(name="verify", seconds=seconds, rows_in=manifest.counts.rows)),
         way=manifest.way,

@@ -27,6 +27,7 @@ from schemas.keys import entity_id, key_values
 from schemas.run import (
     CARRIED,
     ENTITY_ID,
+    EXPLANATIONS,
     FEATURES,
     MANIFEST_FILE,
     PREDICTIONS,
@@ -41,7 +42,7 @@ from schemas.run import (
 )
 
 AUDIT_FILE = "erasures.jsonl"
-_FOLDERS = (PREDICTIONS, FEATURES, QUARANTINE, SHADOW)
+_FOLDERS = (PREDICTIONS, FEATURES, QUARANTINE, SHADOW, EXPLANATIONS)
 _ANY_VALUE = r"(?:[^:\\]|\\.)*"  # of a key column, as an id joins it
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from schemas.run import CHAMPION
-from schemas.strict import Declared, Name
+from schemas.strict import Column, Declared, Name, Share
 
 
 class Tuned(Declared):
@@ -91,8 +91,46 @@ class Challenger(Named):
         return self.mode != "shadow"
 
 
+class RecallLevels(Declared):
+    """How much of what the champion would have found a funnel must let through."""
+
+    warn: Share = Field(description="Below it the run is marked.")
+    fail: Share | None = Field(None, description="Below it the run stops; never by itself, when left out.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "RecallLevels":
+        if self.fail is not None and self.fail > self.warn:
+            raise ValueError(f"warn {self.warn} is below fail {self.fail}")
+        return self
+
+
+class Funnel(Named):
+    """A cheap model before the champion: it scores every row, and the champion those of them that rank highest."""
+
+    name: Name = Field("cheap", description="The variant of the rows that the cheap model decides.")
+    features: list[Column] | None = Field(None, min_length=1, description="That it learns from; all when left out.")
+    threshold: float | None = Field(None, description="The champion scores rows from this cheap score on.")
+    share: float | None = Field(None, gt=0, lt=1, description="The champion scores this share, the highest.")
+    budget: int | None = Field(None, ge=1, description="The champion scores so many rows, the highest.")
+    audit: float = Field(gt=0, le=1, description="Share of the rejected that the champion scores too, drawn at random.")
+    salt: str | None = Field(None, min_length=1, max_length=63, description="Another one draws another audit.")
+    positive_at: float = Field(description="From this score of the champion on, a row is what the funnel looks for.")
+    min_recall: RecallLevels | None = Field(
+        None, description="Levels of the lower end of the recall's interval; told only, when left out."
+    )
+    confidence: float = Field(0.95, ge=0.5, lt=1, description="Of that interval.")
+
+    @model_validator(mode="after")
+    def _cut_in_one_way(self) -> "Funnel":
+        ways = [name for name in ("threshold", "share", "budget") if getattr(self, name) is not None]
+        if len(ways) != 1:
+            raise ValueError(f"{' and '.join(ways) or 'nothing'} to cut by: declare one of threshold, share and budget")
+        return self
+
+
 class Models(Declared):
     champion: Model = Model()
+    funnel: Funnel | None = Field(None, description="A cheap model that spares the champion most rows.")
     routes: list[Route] = Field([], max_length=16)
     otherwise: Literal["champion", "quarantine"] = Field(
         "champion", description="What becomes of rows that no route takes."
@@ -101,11 +139,13 @@ class Models(Declared):
 
     @model_validator(mode="after")
     def _told_apart(self) -> "Models":
-        names = [CHAMPION, *(model.name for model in (*self.routes, *self.challengers))]
+        names = [CHAMPION, *(model.name for model in self._named)]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"{', '.join(twice)}: each route and challenger needs a name of its own")
         if self.otherwise == "quarantine" and not self.routes:
             raise ValueError("otherwise: quarantine would set every row aside: there is no route")
+        if self.otherwise == "quarantine" and self.funnel:
+            raise ValueError("otherwise: quarantine leaves no row to the champion, and none to its funnel")
         if len(serving := [each.name for each in self.challengers if each.serves]) > 1:
             raise ValueError(f"{', '.join(serving)}: one challenger may serve at a time, the others in the shadow")
         return self
@@ -113,5 +153,10 @@ class Models(Declared):
     @property
     def variants(self) -> dict[str, Model]:
         """Every model that a run needs, by variant; the champion first."""
-        others: dict[str, Model] = {model.name: model for model in (*self.routes, *self.challengers)}
+        others: dict[str, Model] = {model.name: model for model in self._named}
         return {CHAMPION: self.champion, **others}
+
+    @property
+    def _named(self) -> list[Named]:
+        """The models beside the champion."""
+        return [*([self.funnel] if self.funnel else []), *self.routes, *self.challengers]

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from schemas.bundle import MAX_OUTPUTS, Objective
 from schemas.checks import Checks, Quarantine, Rule
+from schemas.explain import Explain
 from schemas.models import Models
 from schemas.parameters import RESERVED, Parameter
 from schemas.publication import Fallback, Freshness, Publish
@@ -215,6 +216,7 @@ class Pipeline(Declared):
     rules: list[Rule] = Field([])
     quarantine: Quarantine = Quarantine()
     models: Models = Models()
+    explain: Explain | None = Field(None, description="What moved each prediction is stored beside it.")
     training: Training
     checks: Checks = Checks()
     fallback: Fallback = Fallback()
@@ -256,6 +258,9 @@ class Pipeline(Declared):
                 if unknown := [column for column in named if column not in columns]:
                     found = f"{', '.join(unknown)} is neither a feature nor a key column"
                     raise invalid(found, "checks", "slices", place)
+        funnel = self.models.funnel
+        if funnel and (unknown := [name for name in funnel.features or () if name not in self.features.columns]):
+            raise invalid(f"{', '.join(unknown)} is not a declared feature", "models", "funnel", "features")
         for position, segment in enumerate(self.fallback.segments):
             if unknown := [column for column in segment if column not in self.entity.key]:
                 found = f"{', '.join(unknown)} is not a key column: {', '.join(self.entity.key)}"

@@ -21,6 +21,7 @@ Family = Literal[
     "calibration",
     "churn",
     "challenger",
+    "funnel",
 ]
 Baseline = Literal["live", "training"]
 
@@ -175,6 +176,27 @@ class ContestMeasure(_Record):
     groups: tuple[ContestGroup, ...] = ()
 
 
+class FunnelMeasure(_Record):
+    """A funnel, by what the champion says of those that survive it and of an audit of the others.
+
+    Attributes:
+        survivors: Rows that the champion decided.
+        rejected: Rows that the cheap model decided.
+        audited: Of the rejected, scored by the champion too.
+        positives: Survivors that the funnel is there to find.
+        audited_positives: The same of the audited.
+        recall: Share of all positives that survive.
+    """
+
+    name: str
+    survivors: int
+    rejected: int
+    audited: int
+    positives: int
+    audited_positives: int
+    recall: Interval
+
+
 class ContestOutcome(_Record):
     """A challenger of an earlier run against what would have served without it, by what came.
 
@@ -219,6 +241,7 @@ class Report(BaseModel):
         compared_with: The live release's run that drift and slices were measured against.
         off: Kinds of checks that were switched off, each with its reason.
         contests: Each declared challenger against what would serve without it.
+        funnel: What the declared one lets through, and what it loses.
         outcomes: Each challenger of the run that `calibrated` names, by what came.
         decisions: Of challengers, which the run goes by: who aborted or promoted which, when and why.
         calibrated: The run whose outcomes `calibration` tells; None where there is none to tell of.
@@ -244,6 +267,7 @@ class Report(BaseModel):
     calibrated: str | None = None
     contests: tuple[ContestMeasure, ...] = ()
     outcomes: tuple[ContestOutcome, ...] = ()
+    funnel: FunnelMeasure | None = None
     decisions: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = ()
     way: Way | None = None

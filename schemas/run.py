@@ -20,9 +20,11 @@ QUARANTINE = "quarantine"
 PRIORS = "priors"
 # What the model that does not serve a row predicts for it, `<challenger>-part-…`: no reader can reach it.
 SHADOW = "shadow"
+# What moved the predictions that are to be explained; no reader can reach it either.
+EXPLANATIONS = "explanations"
 
 # What scoring leaves, all of which has to be whole for a run to be scored.
-SCORED_PARTS = (PREDICTIONS, FEATURES, QUARANTINE, PRIORS, SHADOW)
+SCORED_PARTS = (PREDICTIONS, FEATURES, QUARANTINE, PRIORS, SHADOW, EXPLANATIONS)
 
 ENTITY_ID = "entity_id"
 REASONS = "reasons"
@@ -69,7 +71,9 @@ class Counts(_Record):
     withheld: int = Field(0, description="Of the quarantined, those with a row that says so to readers.")
     reasons: dict[str, int] = Field({}, description="Reason -> rows that were set aside for it.")
     variants: dict[str, int] = Field({}, description="Variant -> rows that it scored, where there are several.")
-    dealt: dict[str, int] = Field({}, description="Challenger -> rows that it and what would serve without it scored.")
+    dealt: dict[str, int] = Field(
+        {}, description="Challenger -> rows that it and what would serve without it scored; funnel -> its audit."
+    )
     erased: int = 0
 
     @property

@@ -73,19 +73,19 @@ def measure_contest(declared: Challenger, manifest: RunManifest, folder: Path, g
 def _files(name: str, manifest: RunManifest, folder: Path) -> Iterator[tuple[Path, Path, Path]]:
     """Predictions, features and shadow of the same rows; of shadow, some of them."""
     served, features = (
-        {_stem(file): folder / file.path for file in manifest.files_in(part)} for part in (PREDICTIONS, FEATURES)
+        {stem(file): folder / file.path for file in manifest.files_in(part)} for part in (PREDICTIONS, FEATURES)
     )
     for file in shadow_files(manifest, name):
-        stem = _stem(file).partition("-")[2]
-        yield served[stem], features[stem], folder / file.path
+        part = stem(file).partition("-")[2]
+        yield served[part], features[part], folder / file.path
 
 
 def shadow_files(manifest: RunManifest, challenger: str) -> list[DataFile]:
     """What is kept of the rows that were dealt to it: what the model predicts for them that does not serve them."""
-    return [file for file in manifest.files_in(SHADOW) if _stem(file).partition("-")[0] == challenger]
+    return [file for file in manifest.files_in(SHADOW) if stem(file).partition("-")[0] == challenger]
 
 
-def _stem(file: DataFile) -> str:
+def stem(file: DataFile) -> str:
     """Of a file's name, what an erasure leaves as it was."""
     return Path(file.path).name.partition(".")[0]
 

@@ -13,9 +13,7 @@ from markupsafe import Markup
 
 from schemas.report import (
     CalibrationMeasure,
-    CheckResult,
     DriftMeasure,
-    Family,
     Override,
     Report,
     SliceMeasure,
@@ -23,6 +21,7 @@ from schemas.report import (
 )
 from schemas.run import RunManifest, SourceFile
 from validation import sketch
+from validation.meaning import meaning
 from validation.profile import NumericProfile, Profile
 
 BINS = 25
@@ -31,40 +30,6 @@ _TICKS = 5
 _LARGE, _TOO_LARGE = 1e4, 1e15  # between them, a number is written out
 _FIGURES = ("mean", "smallest", "10 % below", "median", "90 % below", "largest")
 _NONE = "\N{EN DASH}"
-
-# What a failure of a family means, and why it stops a run.
-_MEANING: dict[Family, tuple[str, str]] = {
-    "inputs": ("An input is not what was declared", "A run reads complete, fresh sources with the declared columns."),
-    "coverage": (
-        "Not everybody has a sound prediction",
-        "Every known entity is scored once or set aside with a reason; every prediction is a finite number.",
-    ),
-    "quarantine": ("Rows were set aside", "Past the declared share it is the input itself that is suspect."),
-    "entities": ("The number of entities is off", "Far fewer or far more than before are usually a broken source."),
-    "expectations": ("An expectation does not hold", "It is declared with the pipeline; Great Expectations judged it."),
-    "drift": (
-        "Predictions or features have drifted",
-        "Spread unlike before, they say that the inputs changed, or that the model reads them differently.",
-    ),
-    "slices": ("A group has moved", "A group can move far while the whole looks unchanged."),
-    "calibration": (
-        "An earlier release was wrong about what came",
-        "Its predictions are compared with the outcomes that are known by now, in all and in each group.",
-    ),
-    "churn": (
-        "Too much changed since the live release",
-        "More entities came, went or moved than is declared: a join, a key or a model is usually behind that.",
-    ),
-    "challenger": (
-        "The challenger was not dealt its share",
-        "Who is in which arm follows from salt and id alone: another share means that it did not.",
-    ),
-    "parity": (
-        "A model does not reproduce itself",
-        "Before it scores anybody, it must repeat the predictions stored when it was trained.",
-    ),
-}
-_NOT_EVALUATED = ("A check could not be computed", "What was not checked is not published.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +119,7 @@ def render_page(
         summary=_summary(report, override),
         failed=report.failures,
         warned=[check for check in report.checks if check.verdict is Verdict.WARN],
-        meaning=_meaning,
+        meaning=meaning,
         distributions=[one for name in outputs if (one := _distribution(name, profile, live))],
         drift=_drift(report.drift),
         most=MAX_GROUPS,
@@ -188,10 +153,6 @@ def _summary(report: Report, override: Override | None) -> str:
     if not counts[Verdict.FAIL]:
         return f"A required check gave no result; {left}."
     return f"{counts[Verdict.FAIL]} of {_checks(total)} failed; {left}."
-
-
-def _meaning(check: CheckResult) -> tuple[str, str]:
-    return _MEANING[check.family] if check.evaluated else _NOT_EVALUATED
 
 
 def _checks(count: int) -> str:

@@ -9,7 +9,11 @@ from validation.parity import Floats
 
 
 class LightGBM:
-    """A booster."""
+    """An opened LightGBM model.
+
+    Attributes:
+        booster: LightGBM's own.
+    """
 
     def __init__(self, raw: bytes, signature: Signature) -> None:
         """Read the model.
@@ -21,18 +25,18 @@ class LightGBM:
         import lightgbm  # heavy; only what scores or trains pays for it
 
         try:
-            self._booster = lightgbm.Booster(model_str=raw.decode())
+            self.booster = lightgbm.Booster(model_str=raw.decode())
         except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as err:
             raise UnloadableError(str(err)) from err
-        if (found := self._booster.num_model_per_iteration()) != signature.numbers:
+        if (found := self.booster.num_model_per_iteration()) != signature.numbers:
             raise UnloadableError(f"it predicts {found} numbers for a row, its manifest {signature.numbers}")
 
     @property
     def feature_names(self) -> list[str]:
-        return [str(name) for name in self._booster.feature_name()]
+        return [str(name) for name in self.booster.feature_name()]
 
     def library(self, why: str = "") -> Engine:
-        return library_engine(self._booster, why)
+        return library_engine(self.booster, why)
 
     def fastest(self, columns: Sequence[Floats]) -> Engine:
-        return choose_engine(self._booster, columns)
+        return choose_engine(self.booster, columns)

@@ -155,6 +155,8 @@ def test_check_inputs_refuses_what_cannot_be_and_changes_nothing(place: Settings
 
 
 STAGE = ("--pipeline", PIPELINE, *DATE)
+
+
 # Job -> what it says where the stage before it has not been.
 @pytest.mark.spark
 @pytest.mark.parametrize("job", ["verify", "publish", "smoke"])

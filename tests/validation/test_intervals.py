@@ -1,8 +1,10 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 from scipy.stats.contingency import relative_risk
 
-from validation.intervals import mean_interval, ratio_interval, share_interval
+from validation.intervals import exact_share_interval, mean_interval, ratio_interval, share_interval
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
@@ -39,3 +41,19 @@ def test_a_mean_has_a_normal_interval() -> None:
 
     assert (found.low, found.high) == pytest.approx((10 - reach, 10 + reach))
     assert mean_interval(10.0, 0.0, 1, 0.95).high == 10.0
+
+
+@given(st.integers(1, 400), st.data(), st.sampled_from([0.8, 0.95, 0.99]))
+def test_an_exact_interval_is_that_of_scipy(rows: int, data: st.DataObject, confidence: float) -> None:
+    positives = data.draw(st.integers(0, rows))
+    expected = binomtest(positives, rows).proportion_ci(confidence, method="exact")
+
+    found = exact_share_interval(positives, rows, confidence)
+
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_of_no_rows_any_share_is_possible() -> None:
+    found = exact_share_interval(0, 0, 0.95)
+
+    assert (found.low, found.high) == (0, 1)
