@@ -18,6 +18,8 @@ from jobs.bundles import Bundle
 from jobs.dealing import dealt
 from jobs.lineup import Lineup
 from jobs.predicting import ERROR, NOTE, Contender, Predict
+from jobs.reusable import Reuse, reuse_of
+from jobs.reusing import FINGERPRINT, REUSED
 from jobs.tasks import BUCKET, FILE, QuarantineTask, Scoring, file_count
 from schemas.checks import Rule
 from schemas.errors import DeclarationError, InputError, Problem
@@ -28,6 +30,7 @@ from validation.analysis import analysis_errors
 from validation.quarantine import listed, rule_reasons
 
 _NOTED = [T.StructField(name, T.StringType()) for name in (ERROR, NOTE)]
+_PRINTED = [T.StructField(FINGERPRINT, T.LongType()), T.StructField(REUSED, T.ByteType())]
 _MISSING = re.compile(r"ModuleNotFoundError: (No module named '[\w.]+')")
 
 
@@ -51,6 +54,8 @@ class Scored:
     dealt: Counter[str]
     aside: int
     reasons: Counter[str]
+    reused: int = 0
+    audited: int = 0
 
 
 def score(
@@ -62,6 +67,7 @@ def score(
     models: Models,
     buckets: int,
     rules: Sequence[Rule] = (),
+    reuse: Reuse | None = None,
     where: str,
 ) -> Scored:
     """Score every row and write it, with its features beside it, under `folder`.
@@ -78,6 +84,7 @@ def score(
         folder: On a file system that every executor shares.
         buckets: Of the lookup table.
         rules: Over key, features and outputs.
+        reuse: Of an earlier run's outputs.
         where: How errors name the declaration.
 
     Raises:
@@ -87,16 +94,20 @@ def score(
     outputs = tuple(output.name for output in lineup.champion.manifest.outputs)
     placed = _bucketed(dealt(features, models, where=where), buckets, file_count(rows))
     contenders = contenders_of(lineup)
-    predict = Predict(contenders, outputs)
+    predict = reuse_of(reuse, Predict(contenders, outputs), features.columns, buckets, file_count(rows))
     if rules:
         # Through the JVM and back, because Spark alone knows what its SQL means. The rows keep their places.
-        added = [*(T.StructField(name, T.DoubleType()) for name in predict.added(placed.columns)), *_NOTED]
+        added = [
+            *(T.StructField(name, T.DoubleType()) for name in predict.added(placed.columns)),
+            *_NOTED,
+            *(_PRINTED if reuse else []),
+        ]
         predicted = placed.mapInArrow(predict, T.StructType([*placed.schema.fields, *added]))
         judged = predicted.withColumn(REASONS, listed(rule_reasons(predicted, rules, where=where)))
         with analysis_errors(f"{where}: rules"):
-            records = run_tasks(judged, Scoring(folder, contenders, outputs, None))
+            records = run_tasks(judged, Scoring(folder, contenders, outputs, None, has_prints=bool(reuse)))
     else:
-        records = run_tasks(placed, Scoring(folder, contenders, outputs, predict))
+        records = run_tasks(placed, Scoring(folder, contenders, outputs, predict, has_prints=bool(reuse)))
     return scored_by(records, lineup)
 
 
@@ -111,6 +122,8 @@ def scored_by(records: list[dict[str, Any]], lineup: Lineup) -> Scored:
         dealt=sum((Counter(record["dealt"]) for record in records), Counter()),
         aside=sum(record["aside"] for record in records),
         reasons=sum((Counter(record["reasons"]) for record in records), Counter()),
+        reused=sum(record["reused"] for record in records),
+        audited=sum(record["audited"] for record in records),
     )
 
 

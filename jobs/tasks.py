@@ -18,12 +18,14 @@ import pyarrow.compute as pc
 from jobs.dealing import OTHER, VARIANT
 from jobs.logs import log_in_worker
 from jobs.predicting import ERROR, NOTE, Contender, Predict, other_output, others_in
+from jobs.reusing import FINGERPRINT, PRINTS_SCHEMA, REUSED, Reusing
 from lookup.writer import SteadyWriter, write_rows
 from schemas.errors import AlmanacError
 from schemas.run import (
     CHAMPION,
     ENTITY_ID,
     FEATURES,
+    FINGERPRINTS,
     INPUT_ROW,
     PREDICTIONS,
     QUARANTINE,
@@ -122,24 +124,30 @@ class Scoring(Task):
         contenders: Variant -> its bundle.
         outputs: Of all of them.
         predict: What adds them; None where the batches have them already.
+        has_prints: Whether the rows have fingerprints then, which are kept beside their features.
     """
 
     folder: Path
     contenders: Mapping[str, Contender]
     outputs: tuple[str, ...]
-    predict: Predict | None
+    predict: Predict | Reusing | None
+    has_prints: bool = False
 
     def write(self, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
         others = others_in(schema.names)
-        own = {*self.outputs, ERROR, NOTE, REASONS, VARIANT, *others}
+        own = {*self.outputs, ERROR, NOTE, REASONS, VARIANT, FINGERPRINT, REUSED, *others}
         own |= {other_output(column, output) for column in others for output in self.outputs}
         features = pa.schema([each for each in schema if each.name not in own])
         wanted = [(PREDICTIONS, name, prediction_schema(self.outputs)), (FEATURES, name, features)]
         shadow = shadow_schema(self.outputs)
         wanted += [(SHADOW, f"{column.removeprefix(OTHER)}-{name}", shadow) for column in others]
+        prints = [(FINGERPRINTS, name, PRINTS_SCHEMA)] if self.has_prints else []
         variants: Counter[str] = Counter()
+        reused: Counter[int] = Counter()
         with ExitStack() as files:
-            kept = [files.enter_context(SteadyWriter(self.folder / folder, *each)) for folder, *each in wanted]
+            kept = [
+                files.enter_context(SteadyWriter(self.folder / folder, *each)) for folder, *each in (*wanted, *prints)
+            ]
             aside = Aside(self.folder, name, features, self.outputs)
             for batch in self.predict(batches) if self.predict else batches:
                 note = json.loads(batch.column(NOTE)[0].as_py())
@@ -148,8 +156,11 @@ class Scoring(Task):
                 good = aside.split(batch)
                 kept[0].write(self._predictions(good, variants))
                 kept[1].write(good.select(features.names))
-                for writer, column in zip(kept[2:], others, strict=True):
+                for writer, column in zip(kept[2:], others, strict=False):
                     writer.write(self._others(good, column))
+                if self.has_prints:
+                    kept[-1].write(pa.RecordBatch.from_arrays([good.column(FINGERPRINT)], schema=PRINTS_SCHEMA))
+                    reused.update(_tally(good.column(REUSED)))
             done = [writer.finish() for writer in kept]
             for file in done:
                 if not file.rows:
@@ -160,16 +171,20 @@ class Scoring(Task):
                 "engines": note["engines"],
                 "rows": done[0].rows,
                 "variants": dict(variants),
-                "dealt": {column.removeprefix(OTHER): file.rows for column, file in zip(others, done[2:], strict=True)},
+                "dealt": {
+                    column.removeprefix(OTHER): file.rows for column, file in zip(others, done[2:], strict=False)
+                },
                 "aside": aside.rows,
                 "reasons": dict(aside.reasons),
+                "reused": reused[1] + reused[2],
+                "audited": reused[2],
             }
 
     def _predictions(self, good: pa.RecordBatch, variants: Counter[str]) -> pa.RecordBatch:
         """The rows as they are served; how many each variant has is counted."""
         if VARIANT in good.schema.names:
             variant = good.column(VARIANT)
-            variants.update({each["values"]: each["counts"] for each in pc.value_counts(variant).to_pylist()})
+            variants.update(_tally(variant))
         else:
             variant = pa.repeat(CHAMPION, good.num_rows)
         columns = [good.column(ENTITY_ID), *(good.column(output) for output in self.outputs), self._models(variant)]
@@ -242,6 +257,10 @@ class Aside:
             return []
         name = f"{PREDICTIONS}-{self.name.removeprefix('part-')}"
         return [write_rows(self.folder / QUARANTINE, name, self.batches[0].schema, self.batches)]
+
+
+def _tally(values: pa.Array) -> dict[Any, int]:
+    return {each["values"]: each["counts"] for each in pc.value_counts(values).to_pylist()}
 
 
 def quarantine_schema(features: pa.Schema, outputs: Sequence[str]) -> pa.Schema:

@@ -91,6 +91,12 @@ class Challenger(Named):
         return self.mode != "shadow"
 
 
+class Reuse(Declared):
+    """Rows that did not change are given the outputs of an earlier run; the bytes are those of scoring all."""
+
+    audit: float = Field(0.01, gt=0, le=1, description="Of the reused rows, that are scored again to compare.")
+
+
 class Models(Declared):
     champion: Model = Model()
     routes: list[Route] = Field([], max_length=16)
@@ -98,6 +104,7 @@ class Models(Declared):
         "champion", description="What becomes of rows that no route takes."
     )
     challengers: list[Challenger] = Field([], max_length=4)
+    reuse: Reuse | None = Field(None, description="Score only rows that changed; all when left out.")
 
     @model_validator(mode="after")
     def _told_apart(self) -> "Models":
