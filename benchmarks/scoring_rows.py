@@ -36,7 +36,7 @@ predictions:
 _SEED = 20130701
 
 
-def declare(root: Path, rows: int, *, routed: bool = False) -> Settings:
+def declare(root: Path, rows: int, *, routed: bool = False, reused: bool = False) -> Settings:
     """Write the pipeline and its rows: a day to train on, a day to score."""
     folder = root / "dags" / NAME
     folder.mkdir(parents=True)
@@ -44,7 +44,10 @@ def declare(root: Path, rows: int, *, routed: bool = False) -> Settings:
         _write(root / "data" / f"date={date}", count)
     sql = f"SELECT {KEY}, {', '.join([*NUMBERS, *WORDS])} FROM accounts WHERE date = :ds\n"  # noqa: S608  # our own
     (folder / "features.sql").write_text(sql)
-    (folder / "pipeline.yaml").write_text(yaml.dump(_pipeline(root / "data", routed=routed), Dumper=PlainDumper))
+    declared = _pipeline(root / "data", routed=routed)
+    if reused:
+        declared["models"]["reuse"] = {}
+    (folder / "pipeline.yaml").write_text(yaml.dump(declared, Dumper=PlainDumper))
     (folder / "expectations.yaml").write_text(_EXPECTATIONS)
     return Settings(pipelines=root / "dags", store=root / "store")
 
@@ -64,6 +67,19 @@ def alone(root: Path, routed: Settings, variant: str, bundle: str) -> Settings:
     declared = _pipeline(root / "data", routed=False) | {"models": {"champion": {"bundle": bundle}}}
     (folder / "pipeline.yaml").write_text(yaml.dump(declared, Dumper=PlainDumper))
     return Settings(pipelines=root / "dags", store=root / "store")
+
+
+def change(root: Path, share: float) -> None:
+    """Draw every number anew of a share of the rows that are scored, which are spread over all of them."""
+    rng = np.random.default_rng(_SEED + 1)
+    for path in sorted(source(root).iterdir()):
+        table = pq.read_table(path, partitioning=None)
+        is_changed = rng.random(table.num_rows) < share
+        for index, name in enumerate(NUMBERS):
+            fresh = pa.array(rng.normal(index, 3, int(is_changed.sum())))
+            column = pc.replace_with_mask(table[name].combine_chunks(), pa.array(is_changed), fresh)
+            table = table.set_column(table.schema.get_field_index(name), name, column)
+        pq.write_table(table, path, compression="zstd")
 
 
 def source(root: Path) -> Path:

@@ -111,6 +111,8 @@ def amend(
             "files": tuple(done.files),
             "parity": tuple(one for one in base.parity if one.model in swap.models.values()),
             "stages": (),
+            "scoring": None,
+            "reused": None,
         }
     )
 

@@ -49,6 +49,7 @@ def run(
     date: Annotated[str, typer.Option("--date", metavar="YYYY-MM-DD", help="The logical date.")],
     force: Annotated[bool, typer.Option("--force", help="Publish also what was rolled back or is older.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop behind the gate.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Score also what `models.reuse` would not.")] = False,
     param: Param = None,
     as_json: Json = False,
 ) -> None:
@@ -58,7 +59,9 @@ def run(
     console = Console(as_json=as_json)
     day = parse_date(date)
     given, settings = given_as_text(param or ()), check_store(Settings.from_environment())
-    finished = running.run(settings, pipeline, day, console=console, force=force, dry_run=dry_run, parameters=given)
+    finished = running.run(
+        settings, pipeline, day, console=console, force=force, dry_run=dry_run, full=full, parameters=given
+    )
     if finished.published and finished.published.outcome is Outcome.ARCHIVED:
         console.say("older than the live release: kept in the store, not served (--force serves it)", style="yellow")
     console.result(

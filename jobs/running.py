@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -41,6 +41,7 @@ def run(
     console: Console,
     force: bool = False,
     dry_run: bool = False,
+    full: bool = False,
     parameters: Mapping[str, object] = MappingProxyType({}),
 ) -> Finished:
     """Run a pipeline for a logical date.
@@ -52,13 +53,14 @@ def run(
         console: Told of every step.
         force: Publish also what was rolled back, or is older than what is live.
         dry_run: Stop behind the gate.
+        full: Score all rows, also where `models.reuse` is declared.
         parameters: That are given, by name.
 
     Raises:
         BlockedError: verification failed; the live release is as it was.
         AlmanacError: anything else that stopped it.
     """
-    plan = _check(settings, pipeline, date, parameters, console)
+    plan = replace(_check(settings, pipeline, date, parameters, console), full=full)
     spark = cache(lambda: _session(plan))
     told = partial(watched, settings, pipeline, date=date, plan=plan)
     with console.step("score") as step, told("score") as watch, tasks_told(step.progress):

@@ -19,6 +19,8 @@ from jobs.explaining import EXPLAINED, Explainer
 from jobs.funnel import sieve_of
 from jobs.lineup import Lineup
 from jobs.predicting import ERROR, NOTE, Contender, Predict
+from jobs.reusable import Reuse, reuse_of
+from jobs.reusing import FINGERPRINT, REUSED
 from jobs.tasks import BUCKET, FILE, QuarantineTask, Scoring, file_count
 from schemas.checks import Rule
 from schemas.errors import InputError, Problem
@@ -30,6 +32,7 @@ from validation.analysis import analysis_errors
 from validation.quarantine import listed, rule_reasons
 
 _NOTED = [T.StructField(name, T.StringType()) for name in (ERROR, NOTE)]
+_PRINTED = [T.StructField(FINGERPRINT, T.LongType()), T.StructField(REUSED, T.ByteType())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Scored:
     dealt: Counter[str]
     aside: int
     reasons: Counter[str]
+    reused: int = 0
+    audited: int = 0
 
 
 def score(
@@ -64,6 +69,7 @@ def score(
     buckets: int,
     rules: Sequence[Rule] = (),
     explain: Explain | None = None,
+    reuse: Reuse | None = None,
     where: str,
 ) -> Scored:
     """Score every row and write it, with its features beside it, under `folder`.
@@ -81,6 +87,7 @@ def score(
         buckets: Of the lookup table.
         rules: Over key, features and outputs.
         explain: Which rows are explained, and how.
+        reuse: Of an earlier run's outputs.
         where: How errors name the declaration.
 
     Raises:
@@ -90,14 +97,21 @@ def score(
     outputs = tuple(output.name for output in lineup.champion.manifest.outputs)
     named = dealt(features, models, where=where)
     contenders = contenders_of(lineup)
-    predict = Predict(contenders, outputs, sieve=sieve_of(named, models.funnel, lineup) if models.funnel else None)
+    sieve = sieve_of(named, models.funnel, lineup) if models.funnel else None
+    scorer = Predict(contenders, outputs, sieve=sieve)
+    predict = reuse_of(reuse, scorer, features.columns, buckets, file_count(rows))
     if explain:
         named = named.withColumn(EXPLAINED, drawn(explain.share, f"explain:{explain.salt or ''}"))
-    task = Scoring(folder, contenders, outputs, None, Explainer(explain.top, contenders) if explain else None)
+    explainer = Explainer(explain.top, contenders) if explain else None
+    task = Scoring(folder, contenders, outputs, None, explain=explainer, has_prints=bool(reuse))
     placed = _bucketed(named, buckets, file_count(rows))
     if rules:
         # Through the JVM and back, because Spark alone knows what its SQL means. The rows keep their places.
-        added = [*(T.StructField(name, T.DoubleType()) for name in predict.added(placed.columns)), *_NOTED]
+        added = [
+            *(T.StructField(name, T.DoubleType()) for name in predict.added(placed.columns)),
+            *_NOTED,
+            *(_PRINTED if reuse else []),
+        ]
         predicted = placed.mapInArrow(predict, T.StructType([*placed.schema.fields, *added]))
         judged = predicted.withColumn(REASONS, listed(rule_reasons(predicted, rules, where=where)))
         with analysis_errors(f"{where}: rules"):
@@ -118,6 +132,8 @@ def scored_by(records: list[dict[str, Any]], lineup: Lineup) -> Scored:
         dealt=sum((Counter(record["dealt"]) for record in records), Counter()),
         aside=sum(record["aside"] for record in records),
         reasons=sum((Counter(record["reasons"]) for record in records), Counter()),
+        reused=sum(record["reused"] for record in records),
+        audited=sum(record["audited"] for record in records),
     )
 
 

@@ -22,11 +22,12 @@ from jobs.lineup import Lineup
 from jobs.predicting import Predict
 from jobs.projection import Projection
 from jobs.reading import BATCH_BYTES, NotShortError, Sorter, source_units
+from jobs.reusable import Reuse, reuse_of
 from jobs.scoring import Scored, contenders_of, run_tasks, scored_by
 from jobs.tasks import FILE, Scoring, file_count, told
 from lookup.writer import ROW_GROUP_ROWS
 from schemas.keys import bucket_count
-from schemas.run import CHAMPION, REASONS
+from schemas.run import CHAMPION, ENTITY_ID, REASONS
 from validation.quarantine import listed
 
 SCRATCH = ".rows"
@@ -97,14 +98,16 @@ def sort_rows(
         rows = passed
 
 
-def score_rows(spark: SparkSession, rows: Sorted, lineup: Lineup, folder: Path) -> Scored:
+def score_rows(spark: SparkSession, rows: Sorted, lineup: Lineup, folder: Path, reuse: Reuse | None = None) -> Scored:
     """Score what passed, and write it with its features beside it, as `jobs.scoring.score` does.
 
     Raises:
         InputError: a worker could not trust the bundle or read a feature.
     """
     outputs, contenders = tuple(output.name for output in lineup.champion.manifest.outputs), contenders_of(lineup)
-    scoring = Scoring(folder, contenders, outputs, Predict(contenders, outputs))
+    columns = [*rows.projection.schema.names, ENTITY_ID]
+    predict = reuse_of(reuse, Predict(contenders, outputs), columns, rows.buckets, rows.files)
+    scoring = Scoring(folder, contenders, outputs, predict, has_prints=bool(reuse))
     return scored_by(run_tasks(_numbers(spark, rows.files), _Filler(rows, scoring)), lineup)
 
 

@@ -51,6 +51,7 @@ class Plan:
     snapshot: Snapshot
     lineup: Lineup
     base: RunManifest | None = None  # whose predictions are carried, where that is declared
+    full: bool = False  # score all rows, also where `models.reuse` is declared
 
     @property
     def bundle(self) -> Bundle:

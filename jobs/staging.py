@@ -20,6 +20,7 @@ from jobs.logs import tell_workers
 from jobs.priors import write_priors
 from jobs.projection import Projection, find_projection
 from jobs.reading import NotShortError
+from jobs.reusable import Reuse, reuse_of_plan, scoring_digest
 from jobs.scoring import Scored, score, set_aside
 from jobs.shortcut import SCRATCH, failed_rows, score_rows, sort_rows
 from jobs.stages import Plan
@@ -95,7 +96,8 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
     outputs = tuple(output.name for output in plan.bundle.manifest.outputs)
     inputs = register_sources(spark, plan.declared, plan.snapshot)
     features = query_features(spark, plan.declared, plan.date)
-    made = _made(folder, plan, spark, features, inputs)
+    reuse = reuse_of_plan(plan)
+    made = _made(folder, plan, spark, features, inputs, reuse)
     finished = clock()
     rows, scored = made.rows, made.scored
     serving = serving_of(pipeline)
@@ -142,32 +144,36 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
             ),
         ),
         way=made.way,
+        scoring=scoring_digest(plan) if reuse else None,
+        reused=reuse.record(scored, made.buckets, file_count(rows.passed)) if reuse else None,
     )
 
 
-def _made(folder: Path, plan: Plan, spark: SparkSession, features: DataFrame, inputs: DataFrame | None) -> _Made:
+def _made(
+    folder: Path, plan: Plan, spark: SparkSession, features: DataFrame, inputs: DataFrame | None, reuse: Reuse | None
+) -> _Made:
     """What was written, by the short way where the features are a plain projection, else by the long one."""
     projection = find_projection(spark, plan.declared, plan.snapshot, features)
     if isinstance(projection, str):
         why = projection
     else:
         try:
-            return _by_short_way(folder, plan, spark, projection)
+            return _by_short_way(folder, plan, spark, projection, reuse)
         except NotShortError as found:
             why = str(found)
         finally:
             shutil.rmtree(folder / SCRATCH, ignore_errors=True)
     logger.info("run %s: the long way, through Spark: %s", plan.run_id, why)
-    return _by_long_way(folder, plan, spark, features, inputs, why)
+    return _by_long_way(folder, plan, spark, features, inputs, why, reuse)
 
 
-def _by_short_way(folder: Path, plan: Plan, spark: SparkSession, projection: Projection) -> _Made:
+def _by_short_way(folder: Path, plan: Plan, spark: SparkSession, projection: Projection, reuse: Reuse | None) -> _Made:
     pipeline = plan.declared.pipeline
     rows = sort_rows(
         spark, projection, pipeline.entity.key, folder, entities_per_bucket=pipeline.publish.entities_per_bucket
     )
     counted = time.monotonic()
-    scored = score_rows(spark, rows, plan.lineup, folder)
+    scored = score_rows(spark, rows, plan.lineup, folder, reuse)
     outputs = tuple(output.name for output in plan.bundle.manifest.outputs)
     aside = set_aside(failed_rows(spark, rows), None, rows.failed, folder, outputs=outputs) if rows.failed else ()
     judged = _Judged(rows.passed, rows.failed, rows.collapsed, 0)
@@ -176,7 +182,13 @@ def _by_short_way(folder: Path, plan: Plan, spark: SparkSession, projection: Pro
 
 
 def _by_long_way(
-    folder: Path, plan: Plan, spark: SparkSession, features: DataFrame, inputs: DataFrame | None, why: str
+    folder: Path,
+    plan: Plan,
+    spark: SparkSession,
+    features: DataFrame,
+    inputs: DataFrame | None,
+    why: str,
+    reuse: Reuse | None,
 ) -> _Made:
     pipeline, where = plan.declared.pipeline, f"{plan.declared.name}/pipeline.yaml"
     outputs = tuple(output.name for output in plan.bundle.manifest.outputs)
@@ -198,6 +210,7 @@ def _by_long_way(
             buckets=buckets,
             rules=of["predictions"],
             explain=pipeline.explain,
+            reuse=reuse,
             where=where,
         )
         aside = set_aside(failed(judged), inputs, rows.failed + kept_out, folder, outputs=outputs)

@@ -20,6 +20,7 @@ from jobs.dealing import OTHER, VARIANT
 from jobs.explaining import EXPLAINED, Explainer
 from jobs.logs import log_in_worker
 from jobs.predicting import ERROR, NOTE, Contender, Predict, other_output, others_in
+from jobs.reusing import FINGERPRINT, PRINTS_SCHEMA, REUSED, Reusing
 from lookup.writer import SteadyWriter, write_rows
 from schemas.errors import AlmanacError
 from schemas.run import (
@@ -27,6 +28,7 @@ from schemas.run import (
     ENTITY_ID,
     EXPLANATIONS,
     FEATURES,
+    FINGERPRINTS,
     INPUT_ROW,
     PREDICTIONS,
     QUARANTINE,
@@ -126,20 +128,23 @@ class Scoring(Task):
         outputs: Of all of them.
         predict: What adds them; None where the batches have them already.
         explain: What explains them, where that is asked for.
+        has_prints: Whether the rows have fingerprints then, which are kept beside their features.
     """
 
     folder: Path
     contenders: Mapping[str, Contender]
     outputs: tuple[str, ...]
-    predict: Predict | None
+    predict: Predict | Reusing | None
     explain: Explainer | None = None
+    has_prints: bool = False
 
     def write(self, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
         others = others_in(schema.names)
-        own = {*self.outputs, ERROR, NOTE, REASONS, VARIANT, EXPLAINED, *others}
+        own = {*self.outputs, ERROR, NOTE, REASONS, VARIANT, EXPLAINED, FINGERPRINT, REUSED, *others}
         own |= {other_output(column, output) for column in others for output in self.outputs}
         features = pa.schema([each for each in schema if each.name not in own])
         variants: Counter[str] = Counter()
+        reused: Counter[int] = Counter()
         with ExitStack() as files:
             wanted = self._wanted(name, features, others)
             kept = [files.enter_context(SteadyWriter(self.folder / folder, *each)) for folder, *each in wanted]
@@ -155,7 +160,10 @@ class Scoring(Task):
                 for writer, column in zip(kept[shadows], others, strict=True):
                     writer.write(self._others(good, column))
                 if self.explain:
-                    kept[-1].write(self.explain(good))
+                    kept[shadows.stop].write(self.explain(good))
+                if self.has_prints:
+                    kept[-1].write(pa.RecordBatch.from_arrays([good.column(FINGERPRINT)], schema=PRINTS_SCHEMA))
+                    reused.update(_tally(good.column(REUSED)))
             done = [writer.finish() for writer in kept]
             for file in done:
                 if not file.rows:
@@ -171,23 +179,26 @@ class Scoring(Task):
                 },
                 "aside": aside.rows,
                 "reasons": dict(aside.reasons),
+                "reused": reused[1] + reused[2],
+                "audited": reused[2],
             }
 
     def _wanted(self, name: str, features: pa.Schema, others: Sequence[str]) -> list[tuple[str, str, pa.Schema]]:
-        """Folder, name and columns of each file: predictions, features, one of each other model, explanations."""
+        """Folder, name and columns of each file; the first two and the last two are one each, if at all."""
         shadow = shadow_schema(self.outputs)
         return [
             (PREDICTIONS, name, prediction_schema(self.outputs)),
             (FEATURES, name, features),
             *((SHADOW, f"{column.removeprefix(OTHER)}-{name}", shadow) for column in others),
             *([(EXPLANATIONS, name, EXPLANATION_SCHEMA)] if self.explain else []),
+            *([(FINGERPRINTS, name, PRINTS_SCHEMA)] if self.has_prints else []),
         ]
 
     def _predictions(self, good: pa.RecordBatch, variants: Counter[str]) -> pa.RecordBatch:
         """The rows as they are served; how many each variant has is counted."""
         if VARIANT in good.schema.names:
             variant = good.column(VARIANT)
-            variants.update({each["values"]: each["counts"] for each in pc.value_counts(variant).to_pylist()})
+            variants.update(_tally(variant))
         else:
             variant = pa.repeat(CHAMPION, good.num_rows)
         columns = [good.column(ENTITY_ID), *(good.column(output) for output in self.outputs), self._models(variant)]
@@ -260,6 +271,10 @@ class Aside:
             return []
         name = f"{PREDICTIONS}-{self.name.removeprefix('part-')}"
         return [write_rows(self.folder / QUARANTINE, name, self.batches[0].schema, self.batches)]
+
+
+def _tally(values: pa.Array) -> dict[Any, int]:
+    return {each["values"]: each["counts"] for each in pc.value_counts(values).to_pylist()}
 
 
 def quarantine_schema(features: pa.Schema, outputs: Sequence[str]) -> pa.Schema:

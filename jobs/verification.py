@@ -77,6 +77,7 @@ def verify(plan: Plan, manifest: RunManifest, spark: GetSpark, *, baseline: Base
         decisions=tuple(map(str, plan.declared.decisions)),
         stages=(*manifest.stages, Stage(name="verify", seconds=seconds, rows_in=manifest.counts.rows)),
         way=manifest.way,
+        reused=manifest.reused,
         data_docs=checks.data_docs,
     )
     with beside_others(store.folder):  # an erasure takes out of a report what it finds there

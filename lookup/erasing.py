@@ -29,6 +29,7 @@ from schemas.run import (
     ENTITY_ID,
     EXPLANATIONS,
     FEATURES,
+    FINGERPRINTS,
     MANIFEST_FILE,
     PREDICTIONS,
     PRIORS,
@@ -157,6 +158,8 @@ def _erase_from_run(store: Store, run_id: str, entity: str, record: _Record) -> 
     """Rows that were removed. The manifest is the one commit: the files that it does not list go."""
     folder, manifest = store.run_folder(run_id), store.manifest(run_id)
     files, gone = _replaced(folder, manifest.files, _FOLDERS, ENTITY_ID, {entity})
+    lost = {file.path.replace(FEATURES, FINGERPRINTS, 1) for file in manifest.files_in(FEATURES) if file not in files}
+    files = [file for file in files if file.path not in lost]  # the next run scores the rest of these parts anew
     lonely = _lonely_priors(folder, manifest, [file for file in files if _is_in(file, PREDICTIONS)], entity)
     files, gone_priors = _replaced(folder, files, (PRIORS,), PRIOR_FIELD, lonely)
     if any(gone.values()) or any(gone_priors.values()):
@@ -278,7 +281,7 @@ def _next_name(name: str) -> str:
 
 def _sweep(folder: Path, kept: set[str]) -> None:
     """Remove what an erasure replaced, and what a killed one left half made."""
-    for name in (*_FOLDERS, PRIORS):
+    for name in (*_FOLDERS, PRIORS, FINGERPRINTS):
         for path in (folder / name).glob("*"):
             if f"{name}/{path.name}" not in kept:
                 path.unlink()

@@ -45,12 +45,15 @@ class DeclaredPipeline:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that is declared of predictions: not when they run or how long they stay, and no default.
+        """SHA-256 of all that is declared of predictions: not when they run, how long they stay, or how they
+        are come by sooner (`models.reuse`), and no default.
 
         So a key that a later Almanac knows makes no other run of what was declared before; a default that changes its
         meaning has to be a new `RUN_FORMAT`.
         """
-        pipeline = self.pipeline.model_dump(mode="json", exclude_defaults=True, exclude={"airflow", "retention"})
+        models = self.pipeline.models.model_copy(update={"reuse": None})
+        declared = self.pipeline.model_copy(update={"models": models})
+        pipeline = declared.model_dump(mode="json", exclude_defaults=True, exclude={"airflow", "retention"})
         suites = self.suites.model_dump(mode="json", exclude_defaults=True)
         values = [self.values] if self.values else []
         return sha256_text(canonical_json([pipeline, self.features_sql, suites, *values]))

@@ -128,6 +128,12 @@ class Funnel(Named):
         return self
 
 
+class Reuse(Declared):
+    """Rows that did not change are given the outputs of an earlier run; the bytes are those of scoring all."""
+
+    audit: float = Field(0.01, gt=0, le=1, description="Of the reused rows, that are scored again to compare.")
+
+
 class Models(Declared):
     champion: Model = Model()
     funnel: Funnel | None = Field(None, description="A cheap model that spares the champion most rows.")
@@ -136,6 +142,7 @@ class Models(Declared):
         "champion", description="What becomes of rows that no route takes."
     )
     challengers: list[Challenger] = Field([], max_length=4)
+    reuse: Reuse | None = Field(None, description="Score only rows that changed; all when left out.")
 
     @model_validator(mode="after")
     def _told_apart(self) -> "Models":

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from schemas.run import Stage, Way
+from schemas.run import Reused, Stage, Way
 
 Family = Literal[
     "inputs",
@@ -247,6 +247,7 @@ class Report(BaseModel):
         calibrated: The run whose outcomes `calibration` tells; None where there is none to tell of.
         stages: What each part of the run took.
         way: How the rows came to the predictions.
+        reused: How many rows were given the outputs of an earlier run; None where that is not declared.
         data_docs: The page of Great Expectations' Data Docs, relative to the run's folder.
     """
 
@@ -271,6 +272,7 @@ class Report(BaseModel):
     decisions: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = ()
     way: Way | None = None
+    reused: Reused | None = None
     data_docs: str | None = None
 
     @model_validator(mode="after")

@@ -22,9 +22,11 @@ PRIORS = "priors"
 SHADOW = "shadow"
 # What moved the predictions that are to be explained; no reader can reach it either.
 EXPLANATIONS = "explanations"
+# By which a later run knows rows again that did not change, `part-…` as the features; where `models.reuse` is declared.
+FINGERPRINTS = "fingerprints"
 
 # What scoring leaves, all of which has to be whole for a run to be scored.
-SCORED_PARTS = (PREDICTIONS, FEATURES, QUARANTINE, PRIORS, SHADOW, EXPLANATIONS)
+SCORED_PARTS = (PREDICTIONS, FEATURES, QUARANTINE, PRIORS, SHADOW, EXPLANATIONS, FINGERPRINTS)
 
 ENTITY_ID = "entity_id"
 REASONS = "reasons"
@@ -118,6 +120,15 @@ class Way(_Record):
     why: str = Field("", description="Why not the short one.")
 
 
+class Reused(_Record):
+    """How many of the scored rows were given the outputs of an earlier run, as they had not changed."""
+
+    base: str | None = Field(None, description="That run.")
+    why: str = Field("", description="Why none of its rows is reused, where there is no base.")
+    rows: int = 0
+    audited: int = Field(0, description="Of the reused rows, scored again, and found equal bit for bit.")
+
+
 class Stage(_Record):
     """A part of the run: how long it took, and how many rows went in and came out."""
 
@@ -155,6 +166,10 @@ class RunManifest(_Record):
     parity: tuple[Parity, ...]
     stages: tuple[Stage, ...] = ()
     way: Way | None = None
+    scoring: str | None = Field(
+        None, description="SHA-256 of all that makes outputs of features, where they are reused."
+    )
+    reused: Reused | None = None
 
     def files_in(self, folder: str) -> list[DataFile]:
         return [file for file in self.files if file.path.startswith(f"{folder}/")]
