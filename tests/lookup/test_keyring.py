@@ -65,6 +65,8 @@ def test_a_key_for_every_table_opens_any(keys: Path) -> None:
         f"Bearer {key_digest(SHOP)}",
         "Bearer \ud800",
     ],
+    # The keys are drawn anew in each process, and a test has one name in all of them.
+    ids=["none", "empty", "no key", "blank key", "other scheme", "no scheme", "longer", "digest", "no text"],
 )
 def test_no_key_or_a_wrong_one_is_a_401_that_says_how(keys: Path, authorization: str | None) -> None:
     refusal = Keyring.load(keys).check(authorization, "flights", 1)
