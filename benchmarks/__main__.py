@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.catalog import CATALOG
 from benchmarks.figure import Benchmark, Compared, Figure, Measured, Unmeasurable
 from benchmarks.page import conditions, page, write
+from benchmarks.records import Record, read_records, write_records
 from benchmarks.workplace import MeasurementError, Workplace
 
 _ENTITIES = 2_000_000
@@ -26,7 +27,7 @@ def main() -> None:
         nargs="+",
         default=[""],
         metavar="NAME",
-        help="figures with NAME in their name; the page stays as it is",
+        help="figures with NAME in their name; the page keeps what it has of the others",
     )
     parser.add_argument(
         "--entities",
@@ -44,12 +45,22 @@ def main() -> None:
             sys.stdout.write(f"{figure.name:<28}{figure.what}\n")
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that its servers are stopped
-    before, started = conditions(), time.monotonic()
+    before = conditions()
     measured, failed = _measure_all(benchmarks, entities=chosen.entities)
-    seconds = time.monotonic() - started
-    if chosen.only == [""] and chosen.entities == _ENTITIES:
-        write(page(measured, before=before, seconds=seconds))
+    if chosen.entities == _ENTITIES:
+        _keep(measured, before)
     sys.exit(1 if failed else 0)
+
+
+def _keep(measured: Sequence[Measured], before: str) -> None:
+    """Record what was measured, beside what is known of the other figures, and write the page."""
+    records = read_records()
+    for one in measured:
+        if one.samples:
+            records[one.figure.name] = Record(samples=one.samples, peers=one.peers, note=one.note, at=before)
+    figures = [figure for benchmark in CATALOG for figure in benchmark.figures]
+    write_records({figure.name: records[figure.name] for figure in figures if figure.name in records})
+    write(page(figures, records))
 
 
 def _select(names: Sequence[str]) -> list[Benchmark]:

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: the figures of one whole `make bench` and the machine they were measured on."""
+"""docs/benchmarks.md: each figure as it was measured last, and the machine."""
 
 import datetime as dt
 import importlib.metadata
@@ -7,10 +7,11 @@ import platform
 import re
 import statistics
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.figure import Figure, Measured
+from benchmarks.records import Record
 from benchmarks.workplace import ROOT
 
 
@@ -34,28 +35,33 @@ def conditions() -> str:
     return f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC, commit {commit}{changed}, load average {load}"
 
 
-def page(measured: Sequence[Measured], *, before: str, seconds: float) -> str:
-    """The page, in Markdown; `before` are the conditions when it began."""
-    facts = [*machine(), f"Before: {before}", f"After, with its own work in the load: {conditions()}"]
+def page(figures: Sequence[Figure], records: Mapping[str, Record]) -> str:
+    """The page, in Markdown, of those of the figures that were measured once."""
+    known = {name: record.of(figure) for figure in figures if (record := records.get(name := figure.name))}
+    unmeasured = [Measured(figure=figure, note="nobody has yet") for figure in figures if figure.name not in known]
+    measured = [*known.values()]
     return "\n".join(
         [
             "# Benchmarks",
             "",
-            f"Written by `make bench`, which measured every figure here in {seconds / 60:.0f} minutes by running the",
-            "real program as a person does, in a scratch folder with stores of its own. Do not edit.",
+            "Written by `make bench`, which measures every figure by running the real program as a person does, in a",
+            "scratch folder with stores of its own; `make bench ARGS='--only NAME'` measures some of them anew. Do not",
+            "edit.",
             "",
-            *(f"- {fact}" for fact in facts),
+            *(f"- {fact}" for fact in machine()),
             "",
             "| figure | measured | peer | ratio | bar | met | what |",
             "|---|---:|---:|---:|---:|---|---|",
             *(_row(found) for found in measured),
+            "",
+            *(f"- {when}: {names}" for when, names in _times(records, known).items()),
             "",
             "A figure that was measured several times is the median of the samples behind it. A peer is measured in",
             "turns with ours, on this machine, and the ratio is ours to the peer's; a bar with an `x` is its.",
             "Memory of a run is the proportional set size (of a page that n processes share, each has 1/n), sampled",
             "every 50 ms in a run of its own.",
             "",
-            *_verdict(measured),
+            *_verdict([*measured, *unmeasured]),
             *_notes(measured),
             "",
         ]
@@ -65,6 +71,14 @@ def page(measured: Sequence[Measured], *, before: str, seconds: float) -> str:
 def write(text: str, file: Path = ROOT / "docs" / "benchmarks.md") -> None:
     file.parent.mkdir(exist_ok=True)
     file.write_text(text, encoding="utf-8")
+
+
+def _times(records: Mapping[str, Record], known: Iterable[str]) -> dict[str, str]:
+    """Which figures were measured when."""
+    found: dict[str, list[str]] = {}
+    for name in known:
+        found.setdefault(records[name].at, []).append(f"`{name}`")
+    return {when: ", ".join(names) for when, names in found.items()}
 
 
 def _row(found: Measured) -> str:
