@@ -34,14 +34,15 @@ class SteadyWriter:
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
+        # Before there are rows: a folder that cannot be written is told before they are worked out.
+        self._sink = pa.OSFile(str(self._temporary), "wb")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._writer:
-                self._writer.close()
+            self._close()
         finally:
             self._temporary.unlink(missing_ok=True)
 
@@ -55,12 +56,16 @@ class SteadyWriter:
     def finish(self) -> DataFile:
         """Write what is left and give the file its name."""
         self._flush(whole_groups_only=False)
-        if self._writer:
-            self._writer.close()
+        self._close()
         path = self._folder / self._name
         digest, size_bytes = sha256_file(self._temporary), self._temporary.stat().st_size
         self._temporary.replace(path)
         return DataFile(path=f"{self._folder.name}/{self._name}", rows=self._rows, sha256=digest, size_bytes=size_bytes)
+
+    def _close(self) -> None:
+        if self._writer:
+            self._writer.close()
+        self._sink.close()
 
     def _flush(self, *, whole_groups_only: bool) -> None:
         table = pa.Table.from_batches(self._pending, self._given).combine_chunks()
@@ -78,7 +83,7 @@ class SteadyWriter:
         """The writer, for which the first rows of the file say what is worth a dictionary."""
         if self._writer is None:
             self._writer = pq.ParquetWriter(
-                self._temporary,
+                self._sink,
                 self._schema,
                 compression="zstd",
                 use_dictionary=[name for name in self._schema.names if _repeats(first.column(name))],

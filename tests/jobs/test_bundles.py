@@ -310,7 +310,7 @@ def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
         (
             lambda m: m.update(flavor="pickle"),
             "BUNDLE_MANIFEST",
-            "flavor: Input should be 'lightgbm', 'sklearn', 'onnx' or 'linear'",
+            "flavor: Input should be 'lightgbm', 'sklearn', 'onnx', 'linear' or 'ensemble'",
         ),
         (lambda m: m["features"].reverse(), "BUNDLE_FEATURES", "feature 0 differs (manifest: distance, carrier)"),
         (lambda m: m["features"].pop(), "BUNDLE_FEATURES", "feature 2 differs (manifest: nothing)"),
