@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.figure import Compared, Samples
 from benchmarks.memory import Peaks
 from benchmarks.peer import environment_with_ours
+from benchmarks.scoring_rows import NUMBERS, WORDS
 from benchmarks.workplace import ROOT, Meanwhile, Workplace, environment, run_command
 
 _TIMEOUT_SECONDS = 1500
@@ -28,7 +29,7 @@ def score(place: Workplace) -> Samples:
         f"{name} {', '.join(f'{each:.1f}' for each in taken)} s, CPU {min(found['cpu'][name]):.1f} s"
         for name, taken in seconds.items()
     )
-    note = f"{rows:,} rows of {found['columns']} features, the {found['way']}, {found['engine']}: {told}"
+    note = f"{rows:,} rows of {len(NUMBERS) + len(WORDS)} features, {found['way']}, {found['engine']}: {told}"
     return {
         figure: Compared(ours, _rates(rows, seconds[peer]), note if peer == "spark_udf" else "")
         for figure, peer in _PEERS.items()

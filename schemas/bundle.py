@@ -30,7 +30,7 @@ MAX_OUTPUTS = 11  # a published row has 15 columns, four of which say how the en
 
 
 class _Contract(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class Feature(_Contract):

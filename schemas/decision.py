@@ -20,7 +20,7 @@ class Decision(BaseModel):
         replaces: Of a promotion, the bundle that was champion until then.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     format: Literal[1] = 1
     sequence: Annotated[int, Field(ge=1)]

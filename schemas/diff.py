@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Mover(_Record):

@@ -23,7 +23,7 @@ class LogEntry(BaseModel):
             A LIVE entry has its commit's, so that entries compare as their heads in Redis do.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     format: Literal[1] = 1
     sequence: Annotated[int, Field(ge=1)]
@@ -47,7 +47,7 @@ class ReleaseState(StrEnum):
 class Release(BaseModel):
     """A committed run and where it stands now, as the log tells it."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     number: int
     run_id: str

@@ -35,7 +35,7 @@ class Verdict(StrEnum):
 class CheckResult(BaseModel):
     """One check: what was observed, what was expected, and how it ended."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     name: str
     family: Family
@@ -66,7 +66,7 @@ def worst(results: Sequence[CheckResult]) -> Verdict:
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Interval(_Record):
@@ -251,7 +251,7 @@ class Report(BaseModel):
         data_docs: The page of Great Expectations' Data Docs, relative to the run's folder.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     format: Literal[1] = 1
     pipeline: str

@@ -43,7 +43,7 @@ class RemovedRun(BaseModel):
         models: Variant -> bundle id; empty, as what follows is null, where its manifest could not be read.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     format: Literal[1] = 1
     pipeline: str

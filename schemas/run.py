@@ -40,7 +40,7 @@ INPUT_ROW = "input_row"  # the source's row as JSON, of what input rules set asi
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class DataFile(_Record):

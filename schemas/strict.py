@@ -16,7 +16,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Declared(BaseModel):
     """A part of the declaration: frozen, strictly typed, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod
