@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk import (  # type: ignore[attr-defined]  # they are there at run time, and not in its stub
@@ -31,9 +31,11 @@ from schemas.describing import described
 from schemas.errors import AlmanacError, DeclarationError, Problem, bounded
 from schemas.jobcall import NO_RETRY, call_job, job_environment, job_file
 from schemas.pipeline import Pipeline
-from schemas.report import Override, Report
 from schemas.run import OVERRIDE_FILE, REPORT_FILE
 from schemas.settings import Settings, spark_conf_file
+
+if TYPE_CHECKING:
+    from schemas.report import Override, Report
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +100,9 @@ def check_inputs(
     return _run_job("check", "--pipeline", pipeline, "--date", date, *given)
 
 
-def _verdict(pipeline: str, run: str) -> tuple[Report, Override | None]:
+def _verdict(pipeline: str, run: str) -> "tuple[Report, Override | None]":
+    from schemas.report import Override, Report  # for this task alone: the file is parsed again and again
+
     path = _settings().store / pipeline / "runs" / run / REPORT_FILE
     try:
         report = Report.model_validate_json(path.read_bytes())
