@@ -60,7 +60,6 @@ class Lookups:
         self._loop = loop or asyncio.get_running_loop()
         self._pending: dict[Follows, list[_Lookup]] = {}
         self._ids = 0
-        self._is_called = False
 
     def ask(self, follower: Follows, ids: Sequence[str], done: Callable[[Told], None]) -> None:
         """Look these ids up; `done` is called once with their rows, all of one version, or with why there are none.
@@ -79,20 +78,16 @@ class Lookups:
         self._redis.close()
 
     def _add(self, follower: Follows, lookup: _Lookup) -> None:
-        if not self._is_called:
-            self._is_called = True
-            self._loop.call_soon(self._end_tick)
+        if not self._pending:
+            self._loop.call_soon(self._flush)
         self._pending.setdefault(follower, []).append(lookup)
         self._ids += len(lookup.ids)
         if self._ids >= _IDS_AT_ONCE:
             self._flush()
 
-    def _end_tick(self) -> None:
-        self._is_called = False
-        if self._pending:
-            self._flush()
-
     def _flush(self) -> None:
+        if not self._pending:  # all was sent before the tick's end
+            return
         pending, self._pending, self._ids = self._pending, {}, 0
         requests = []
         for follower, lookups in pending.items():
