@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.accounts import NUMBERS, WORDS
 from benchmarks.figure import Compared, Samples
 from benchmarks.memory import Peaks
 from benchmarks.peer import environment_with_ours
-from benchmarks.scoring_rows import NUMBERS, WORDS
 from benchmarks.workplace import ROOT, Meanwhile, Workplace, environment, run_command
 
 _TIMEOUT_SECONDS = 1500

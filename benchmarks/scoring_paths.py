@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import scoring_rows as made
+from benchmarks.accounts import KEY, NAME, NUMBERS, SCORED_FOR, WORDS
 from benchmarks.memory import cpu_seconds, session_pids
 from jobs.bundles import proven_bundle
 from jobs.matrix import feature_columns
@@ -64,14 +65,14 @@ def _session() -> "SparkSession":
 def _trained(spark: "SparkSession", settings: Settings) -> "Plan":
     from jobs.training import train
 
-    train(spark, settings, load_pipeline(settings, made.NAME))
+    train(spark, settings, load_pipeline(settings, NAME))
     return _planned(settings)
 
 
 def _planned(settings: Settings) -> "Plan":
     from jobs.stages import check_inputs
 
-    return check_inputs(settings, made.NAME, made.SCORED_FOR)
+    return check_inputs(settings, NAME, SCORED_FOR)
 
 
 def _ours(plan: "Plan", spark: "SparkSession") -> RunManifest:
@@ -93,7 +94,7 @@ def _way(manifest: RunManifest) -> str:
 def _paths(spark: "SparkSession", root: Path, rows: int) -> dict[str, Any]:
     plan = _trained(spark, made.declare(root, rows))
     source, out = made.source(root), root / "out"
-    frame = spark.read.parquet(str(source)).select(made.KEY, *made.NUMBERS, *made.WORDS)
+    frame = spark.read.parquet(str(source)).select(KEY, *NUMBERS, *WORDS)
     from benchmarks.scoring_peers import saved_model, spark_udf, threads, transport
 
     model = saved_model(plan.bundle, root / "model")

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks import scoring_rows as made
+from benchmarks.accounts import KEY, NUMBERS, WORDS
 from jobs.bundles import Bundle
 from jobs.matrix import feature_matrix
 
@@ -56,7 +56,7 @@ def spark_udf(spark: "SparkSession", frame: "DataFrame", model: Path, out: Path)
     from pyspark.sql import functions as F  # noqa: N812
 
     udf = mlflow.pyfunc.spark_udf(spark, str(model), result_type="double", env_manager="local")
-    scored = frame.withColumn("score", udf(F.struct(*made.NUMBERS, *made.WORDS)))
+    scored = frame.withColumn("score", udf(F.struct(*NUMBERS, *WORDS)))
     scored.write.option("compression", "zstd").parquet(str(out))
 
 
@@ -79,7 +79,7 @@ def threads(bundle: Bundle, source: Path, out: Path, cores: int) -> None:
 
     booster = lightgbm.Booster(model_str=(bundle.folder / bundle.manifest.model_file).read_text(encoding="utf-8"))
     for path in sorted(source.iterdir()):
-        table = pq.read_table(path, columns=[made.KEY, *made.NUMBERS, *made.WORDS], partitioning=None)
+        table = pq.read_table(path, columns=[KEY, *NUMBERS, *WORDS], partitioning=None)
         matrix = feature_matrix(bundle.manifest.features, table, model=bundle.id)
         scores = booster.predict(matrix, num_threads=cores)
         pq.write_table(table.append_column("score", pa.array(scores)), out / path.name, compression="zstd")

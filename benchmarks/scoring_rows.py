@@ -1,6 +1,5 @@
-"""A pipeline of made-up accounts to score: 24 numbers and 6 words a row, a plain projection of one Parquet source."""
+"""Made-up accounts to score: a plain projection of one Parquet source."""
 
-import datetime as dt
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,43 +10,46 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import yaml
 
-from benchmarks.verifying import PlainDumper
+from benchmarks.accounts import (
+    KEY,
+    NAME,
+    NUMBERS,
+    SCORED_FOR,
+    SEED,
+    TRAINED_ON,
+    TRAINING_ROWS,
+    WORDS,
+    features_sql,
+    pipeline,
+    write_yaml,
+)
 from schemas.settings import Settings
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-NAME = "accounts"
-TRAINED_ON, SCORED_FOR = dt.date(2013, 7, 1), dt.date(2013, 7, 2)
-NUMBERS = [f"n{index:02}" for index in range(24)]
-WORDS = [f"c{index}" for index in range(6)]
-KEY = "account"
 VALUES = [f"value {index}" for index in range(40)]
 ROUTE = "north"
-_TRAINING_ROWS = 50_000
 _FILE_ROWS = 500_000
 _EXPECTATIONS = f"""inputs:
 - {{type: expect_column_values_to_not_be_null, kwargs: {{column: {KEY}}}}}
 predictions:
 - {{type: expect_column_values_to_not_be_null, kwargs: {{column: score}}}}
 """
-_SEED = 20130701
 
 
 def declare(root: Path, rows: int, *, routed: bool = False, reused: bool = False) -> Settings:
     """Write the pipeline and its rows: a day to train on, a day to score."""
     folder = root / "dags" / NAME
     folder.mkdir(parents=True)
-    for date, count in {TRAINED_ON: min(rows, _TRAINING_ROWS), SCORED_FOR: rows}.items():
+    for date, count in {TRAINED_ON: min(rows, TRAINING_ROWS), SCORED_FOR: rows}.items():
         _write(root / "data" / f"date={date}", count)
-    sql = f"SELECT {KEY}, {', '.join([*NUMBERS, *WORDS])} FROM accounts WHERE date = :ds\n"  # noqa: S608  # our own
-    (folder / "features.sql").write_text(sql)
+    (folder / "features.sql").write_text(features_sql([*NUMBERS, *WORDS]))
     declared = _pipeline(root / "data", routed=routed)
     if reused:
         declared["models"]["reuse"] = {}
-    (folder / "pipeline.yaml").write_text(yaml.dump(declared, Dumper=PlainDumper))
+    write_yaml(folder / "pipeline.yaml", declared)
     (folder / "expectations.yaml").write_text(_EXPECTATIONS)
     return Settings(pipelines=root / "dags", store=root / "store")
 
@@ -65,13 +67,13 @@ def alone(root: Path, routed: Settings, variant: str, bundle: str) -> Settings:
         kept = table.filter(is_north if variant == ROUTE else pc.invert(is_north))
         pq.write_table(kept, root / path.relative_to(before), compression="zstd")
     declared = _pipeline(root / "data", routed=False) | {"models": {"champion": {"bundle": bundle}}}
-    (folder / "pipeline.yaml").write_text(yaml.dump(declared, Dumper=PlainDumper))
+    write_yaml(folder / "pipeline.yaml", declared)
     return Settings(pipelines=root / "dags", store=root / "store")
 
 
 def change(root: Path, share: float) -> None:
     """Draw every number anew of a share of the rows that are scored, which are spread over all of them."""
-    rng = np.random.default_rng(_SEED + 1)
+    rng = np.random.default_rng(SEED + 1)
     for path in sorted(source(root).iterdir()):
         table = pq.read_table(path, partitioning=None)
         is_changed = rng.random(table.num_rows) < share
@@ -90,7 +92,7 @@ def source(root: Path) -> Path:
 def _write(folder: Path, rows: int) -> None:
     """Of the numbers, a twentieth is missing."""
     folder.mkdir(parents=True)
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(SEED)
     for part, first in enumerate(range(0, rows, _FILE_ROWS)):
         count = min(_FILE_ROWS, rows - first)
         numbers = {name: rng.normal(index, 3, count) for index, name in enumerate(NUMBERS)}
@@ -111,35 +113,8 @@ def _lift(numbers: Mapping[str, Floats], codes: Mapping[str, Ints]) -> Floats:
 
 
 def _pipeline(data: Path, *, routed: bool) -> dict[str, Any]:
-    kinds = {KEY: "string", **dict.fromkeys(NUMBERS, "float64"), **dict.fromkeys(WORDS, "string")}
-    models: dict[str, Any] = {"champion": {"bundle": "latest"}}
+    declared = pipeline(data, key_type="string", description="Made-up accounts that are scored.")
     if routed:
-        models["routes"] = [{"name": ROUTE, "where": f"{WORDS[0]} IN ({', '.join(map(repr, VALUES[::2]))})"}]
-    return {
-        "pipeline": NAME,
-        "description": "Made-up accounts that are scored.",
-        "owner": "benchmarks",
-        "schedule": "@daily",
-        "start": TRAINED_ON,
-        "entity": {"source": "accounts", "key": [KEY]},
-        "sources": {
-            "accounts": {
-                "path": str(data),
-                "partition_by": "date",
-                "days": 1,
-                "columns": kinds,
-                "forbidden": ["bought"],
-            }
-        },
-        "features": {"sql": "features.sql", "numeric": NUMBERS, "categorical": WORDS},
-        "models": models,
-        "training": {
-            "label": "bought = 1",
-            "objective": "binary",
-            "start": TRAINED_ON,
-            "end": TRAINED_ON,
-            "split": {"holdout_share": 0.2},
-            "rounds": 200,
-            "params": {"num_leaves": 31, "learning_rate": 0.1},
-        },
-    }
+        where = f"{WORDS[0]} IN ({', '.join(map(repr, VALUES[::2]))})"
+        declared["models"]["routes"] = [{"name": ROUTE, "where": where}]
+    return declared

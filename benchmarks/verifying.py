@@ -1,6 +1,5 @@
 """The seconds of verification beside those of scoring, and of Great Expectations alone on the same rows."""
 
-import datetime as dt
 import logging
 import shutil
 import time
@@ -10,8 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
+from benchmarks.accounts import (
+    NAME,
+    NUMBERS,
+    SCORED_FOR,
+    SEED,
+    TRAINED_ON,
+    TRAINING_ROWS,
+    WORDS,
+    features_sql,
+    pipeline,
+    write_yaml,
+)
 from benchmarks.figure import Compared, Samples
 from benchmarks.workplace import MeasurementError, Workplace
 from schemas.declared import load_pipeline
@@ -24,22 +34,8 @@ if TYPE_CHECKING:
 
     from jobs.stages import Plan
 
-NUMERIC, CATEGORICAL = 24, 6
-_NAME = "accounts"
-_TRAINED_ON, _SCORED_FOR = dt.date(2013, 7, 1), dt.date(2013, 7, 2)
-_TRAINING_ROWS = 50_000
 _ROUNDS = 3
-_SEED = 20130701
-_NUMBERS = [f"n{index:02}" for index in range(NUMERIC)]
-_WORDS = [f"c{index}" for index in range(CATEGORICAL)]
 _VALUES = [f"value {index}" for index in range(12)]
-
-
-class PlainDumper(yaml.SafeDumper):
-    """Writes what the declaration's reader takes."""
-
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # no value may be an alias, whatever it is
-        return True
 
 
 def verify(place: Workplace) -> Samples:
@@ -60,7 +56,7 @@ def verify(place: Workplace) -> Samples:
         alone = _alone(plan, spark)
     finally:
         spark.stop()
-    rows = f"{place.entity_count:,} rows of {NUMERIC + CATEGORICAL} features"
+    rows = f"{place.entity_count:,} rows of {len(NUMBERS) + len(WORDS)} features"
     told = ", ".join(f"{after:.1f} s after {before:.1f} s" for before, after in seconds)
     return {
         "verify_ratio": Compared([round(after / before, 3) for before, after in seconds], (), f"{rows}: {told}"),
@@ -112,71 +108,49 @@ def _trained(spark: "SparkSession", settings: Settings) -> "Plan":
     from jobs.stages import check_inputs
     from jobs.training import train
 
-    train(spark, settings, load_pipeline(settings, _NAME))
-    return check_inputs(settings, _NAME, _SCORED_FOR)
+    train(spark, settings, load_pipeline(settings, NAME))
+    return check_inputs(settings, NAME, SCORED_FOR)
 
 
 def _declare(root: Path, rows: int) -> Settings:
     """A pipeline of 30 features with ten expectations a suite, and its rows: a day to train on, a day to score."""
-    folder = root / "dags" / _NAME
+    folder = root / "dags" / NAME
     folder.mkdir(parents=True)
-    columns = {"account": "int64", **dict.fromkeys(_NUMBERS, "float64"), **dict.fromkeys(_WORDS, "string")}
-    days = {_TRAINED_ON: min(rows, _TRAINING_ROWS), _SCORED_FOR: rows}
+    days = {TRAINED_ON: min(rows, TRAINING_ROWS), SCORED_FOR: rows}
     for date, count in days.items():
         _write(root / "data" / f"date={date}", count)
     # Computed, so that the rows go through Spark: a plain projection is scored in less time than its verification has.
-    names = ", ".join([f"least({_NUMBERS[0]}, 1e9D) AS {_NUMBERS[0]}", *_NUMBERS[1:], *_WORDS])
-    sql = f"SELECT account, {names} FROM accounts WHERE date = :ds\n"  # noqa: S608  # names of our own
-    (folder / "features.sql").write_text(sql)
-    (folder / "pipeline.yaml").write_text(yaml.dump(_pipeline(root / "data", columns), Dumper=PlainDumper))
+    columns = [f"least({NUMBERS[0]}, 1e9D) AS {NUMBERS[0]}", *NUMBERS[1:], *WORDS]
+    (folder / "features.sql").write_text(features_sql(columns))
+    write_yaml(folder / "pipeline.yaml", _pipeline(root / "data"))
     suites = {"inputs": _inputs(rows), "predictions": _predictions(rows)}
-    (folder / "expectations.yaml").write_text(yaml.dump(suites, Dumper=PlainDumper))
+    write_yaml(folder / "expectations.yaml", suites)
     return Settings(pipelines=root / "dags", store=root / "store")
 
 
 def _write(folder: Path, rows: int) -> None:
     """A million rows at a time, of which a twentieth of the numbers is missing."""
     folder.mkdir(parents=True)
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(SEED)
     for part, first in enumerate(range(0, rows, 1_000_000)):
         count = min(1_000_000, rows - first)
-        numbers = {name: rng.normal(index, 3, count) for index, name in enumerate(_NUMBERS)}
-        late = (numbers[_NUMBERS[0]] + rng.normal(0, 3, count) > 2).astype(np.int64)
+        numbers = {name: rng.normal(index, 3, count) for index, name in enumerate(NUMBERS)}
+        late = (numbers[NUMBERS[0]] + rng.normal(0, 3, count) > 2).astype(np.int64)
         holes = {name: pa.array(values, mask=rng.random(count) < 0.05) for name, values in numbers.items()}
         words = {
             name: pa.DictionaryArray.from_arrays(pa.array(rng.integers(0, 12, count), pa.int8()), _VALUES).cast(
                 "string"
             )
-            for name in _WORDS
+            for name in WORDS
         }
         account = pa.array(np.arange(first, first + count))
         pq.write_table(pa.table({"account": account, **holes, **words, "bought": late}), folder / f"{part}.parquet")
 
 
-def _pipeline(data: Path, columns: dict[str, str]) -> dict[str, Any]:
-    source = {"path": str(data), "partition_by": "date", "days": 1, "columns": columns, "forbidden": ["bought"]}
-    return {
-        "pipeline": _NAME,
-        "description": "Made-up accounts that are scored and verified.",
-        "owner": "benchmarks",
-        "schedule": "@daily",
-        "start": _TRAINED_ON,
-        "entity": {"source": "accounts", "key": ["account"]},
-        "sources": {"accounts": source},
-        "features": {"sql": "features.sql", "numeric": _NUMBERS, "categorical": _WORDS},
-        "models": {"champion": {"bundle": "latest"}},
-        "training": {
-            "label": "bought = 1",
-            "objective": "binary",
-            "start": _TRAINED_ON,
-            "end": _TRAINED_ON,
-            "split": {"holdout_share": 0.2},
-            "rounds": 200,
-            "params": {"num_leaves": 31, "learning_rate": 0.1},
-            "floors": {"auc": 0.6},
-        },
-        "checks": {"entities": {"min": 1000}, "slices": {"columns": [_WORDS[0]]}},
-    }
+def _pipeline(data: Path) -> dict[str, Any]:
+    declared = pipeline(data, key_type="int64", description="Made-up accounts that are scored and verified.")
+    declared["training"]["floors"] = {"auc": 0.6}
+    return declared | {"checks": {"entities": {"min": 1000}, "slices": {"columns": [WORDS[0]]}}}
 
 
 def _expect(kind: str, **kwargs: Any) -> dict[str, Any]:
