@@ -9,6 +9,7 @@ import pytest
 from tests.e2e.conftest import BIN, run_program
 
 DAGS = Path(__file__).parent.parent.parent / "dags"
+GOLDEN = Path(__file__).parent.parent / "golden"
 _SHAPE = """
 import json, sys
 import airflow.sdk
@@ -81,3 +82,10 @@ def dag_shape(environ: dict[str, str], folder: Path, dag: str = "almanac_flight_
     assert ended.code == 0, ended.err
     found: dict[str, object] = json.loads(ended.out.splitlines()[-1])
     return found
+
+
+def compare_with_golden(name: str, found: object) -> None:
+    text = json.dumps(found, indent=2) + "\n"
+    if os.environ.get("ALMANAC_GOLDEN") == "write":
+        (GOLDEN / name).write_text(text)
+    assert text == (GOLDEN / name).read_text()

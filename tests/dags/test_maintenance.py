@@ -1,7 +1,6 @@
 """The DAG that maintains all pipelines, loaded and run by a real Airflow."""
 
 import datetime as dt
-import json
 import os
 import shutil
 from pathlib import Path
@@ -10,14 +9,13 @@ import pytest
 
 from lookup.store import Store
 from schemas.jobcall import Ended
-from tests.dags.conftest import DAGS, dag_shape
+from tests.dags.conftest import DAGS, compare_with_golden, dag_shape
 from tests.e2e.conftest import run_program
 from tests.flights import rewrite
 from tests.lookup.conftest import Staging
 
 pytestmark = pytest.mark.airflow
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "maintenance-dag.json"
 OLD = dt.datetime.now(dt.UTC).timestamp() - 30 * 86_400
 
 
@@ -27,10 +25,7 @@ def test_the_dag_has_its_golden_shape_with_a_task_for_each_pipeline(airflow: dic
     rewrite(folder / "broken/pipeline.yaml", ("bundle: latest", "bundel: latest"))
     found = dag_shape(airflow, folder, "almanac_maintenance")
     assert (found["errors"], found["heavy"]) == ({}, [])
-    text = json.dumps(found["dag"], indent=2) + "\n"
-    if os.environ.get("ALMANAC_GOLDEN") == "write":
-        GOLDEN.write_text(text)
-    assert text == GOLDEN.read_text()
+    compare_with_golden("maintenance-dag.json", found["dag"])
 
 
 def test_a_dry_run_changes_nothing_a_run_removes_what_is_old_and_a_misspelt_parameter_is_refused(

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import json
-import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -17,7 +16,7 @@ from lookup.connect import connect
 from lookup.store import Store
 from lookup.table import RedisTable
 from schemas.settings import Settings
-from tests.dags.conftest import DAGS, dag_shape
+from tests.dags.conftest import DAGS, compare_with_golden, dag_shape
 from tests.e2e.conftest import run_program
 from tests.flights import rewrite
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.airflow
 
-GOLDEN = Path(__file__).parent.parent / "golden"
 # One task's function as Airflow calls it, outside of a run; what it raises decides what Airflow does next.
 _TASK = """
 import json, sys
@@ -44,13 +42,6 @@ def test_the_dag_has_its_golden_shape_and_loads_nothing_heavy(airflow: dict[str,
     assert found["errors"] == {}
     assert found["heavy"] == []
     compare_with_golden("dag.json", found["dag"])
-
-
-def compare_with_golden(name: str, found: object) -> None:
-    text = json.dumps(found, indent=2) + "\n"
-    if os.environ.get("ALMANAC_GOLDEN") == "write":
-        (GOLDEN / name).write_text(text)
-    assert text == (GOLDEN / name).read_text()
 
 
 _EXTRAS = """

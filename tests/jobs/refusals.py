@@ -136,3 +136,23 @@ def small_disk(folder: Path, size_bytes: int) -> Iterator[Callable[..., None]]:
         stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=True)
         shutil.copytree(kept, folder, dirs_exist_ok=True)
         yield lambda options: mount(f"remount,{options}")
+
+
+def assert_refused(case: Case, place: Settings, act: Callable[..., tuple[int, list[str]]]) -> None:
+    """What is wrong has its exit code and its line, and nothing is changed.
+
+    Args:
+        case: What is wrong.
+        place: Where.
+        act: Does what is refused with the case's arguments; the exit code, and the lines of its error.
+    """
+    bundle = bundle_folder(place).name
+    case.arrange(place)
+    before = files_of(place.root)
+
+    code, lines = act(*case.arguments)
+
+    wanted = case.line.format(root=place.root, bundle=bundle)
+    assert code == case.code, lines
+    assert any(is_like(line, wanted) for line in lines), lines
+    assert files_of(place.root) == before

@@ -13,8 +13,8 @@ from lookup.turns import PENDING_FILE, only_backfill
 from schemas.settings import Settings
 from tests.jobs.refusals import (
     Case,
+    assert_refused,
     bad_sql,
-    bundle_folder,
     cut_file,
     damaged_bundle,
     empty_partition,
@@ -22,7 +22,6 @@ from tests.jobs.refusals import (
     gap_in_the_log,
     half_written,
     hole,
-    is_like,
     no_bundle,
     no_source,
     nothing,
@@ -226,18 +225,12 @@ CASES = {
 @pytest.mark.spark
 @pytest.mark.parametrize("name", CASES)
 def test_a_backfill_that_cannot_be_says_why_and_changes_nothing(place: Settings, backfill: Backfill, name: str) -> None:
-    case = CASES[name]
-    bundle = bundle_folder(place).name
-    case.arrange(place)
-    before = files_of(place.root)
+    def fill(*arguments: str) -> tuple[int, list[str]]:
+        shown = backfill(*arguments)
+        assert "Traceback" not in shown.out + "\n".join(shown.err)
+        return shown.code, shown.err
 
-    shown = backfill(*case.arguments)
-
-    wanted = case.line.format(root=place.root, bundle=bundle)
-    assert shown.code == case.code, shown
-    assert any(is_like(line, wanted) for line in shown.err), shown.err
-    assert "Traceback" not in shown.out + "\n".join(shown.err)
-    assert files_of(place.root) == before
+    assert_refused(CASES[name], place, fill)
 
 
 def test_a_date_left_out_is_told_by_the_command_line(backfill: Backfill) -> None:

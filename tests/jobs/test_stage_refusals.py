@@ -19,8 +19,8 @@ from schemas.settings import Settings
 from tests.flights import rewrite
 from tests.jobs.refusals import (
     Case,
+    assert_refused,
     bad_sql,
-    bundle_folder,
     cut_file,
     damaged_bundle,
     empty_partition,
@@ -142,16 +142,7 @@ CHECKED = {
 @pytest.mark.spark
 @pytest.mark.parametrize("name", CHECKED)
 def test_check_inputs_refuses_what_cannot_be_and_changes_nothing(place: Settings, stage: Stage, name: str) -> None:
-    case = CHECKED[name]
-    bundle = bundle_folder(place).name
-    case.arrange(place)
-    before = files_of(place.root)
-
-    ended = stage("check", "--pipeline", *case.arguments)
-
-    assert ended.code == case.code
-    assert any(is_like(line, case.line.format(root=place.root, bundle=bundle)) for line in ended.lines), ended.lines
-    assert files_of(place.root) == before
+    assert_refused(CHECKED[name], place, lambda *arguments: stage("check", "--pipeline", *arguments))
 
 
 STAGE = ("--pipeline", PIPELINE, *DATE)

@@ -21,6 +21,7 @@ import redis
 from lookup.connect import connect
 from lookup.embedded import find_server, free_port, server_command
 from lookup.publisher import Publisher
+from lookup.rows import rows_in
 from lookup.store import Store
 from lookup.table import RedisTable
 from lookup.writer import write_rows
@@ -336,9 +337,14 @@ def staging(tmp_path: Path) -> Staging:
     return Staging(tmp_path / "store")
 
 
+@pytest.fixture(params=["bucket", "string"])
+def layout(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def table(redis_client: redis.Redis) -> RedisTable:
-    return RedisTable(redis_client, "flights")
+def table(redis_client: redis.Redis, staging: Staging) -> RedisTable:
+    return RedisTable(redis_client, "flights", rows_of=rows_in(staging.store))
 
 
 @pytest.fixture

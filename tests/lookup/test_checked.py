@@ -10,7 +10,6 @@ import redis
 from lookup.loader import Loaded, in_threads
 from lookup.publisher import Outcome, Publisher
 from lookup.reader import Reader
-from lookup.rows import rows_in
 from lookup.table import RedisTable
 from lookup.versions import Flip
 from schemas.errors import InputError, RefusedError, UnavailableError
@@ -25,11 +24,6 @@ SERVING = Serving(key=("carrier", "flight"), segments=(("carrier",),))
 Client = redis.Redis
 Part = Any
 OfPart = Callable[[Part], Loaded]
-
-
-@pytest.fixture
-def table(redis_client: Client, staging: Any) -> RedisTable:
-    return RedisTable(redis_client, "flights", rows_of=rows_in(staging.store))
 
 
 def _primed(staging: Any, day: dt.date, scores: dict[str, float]) -> str:

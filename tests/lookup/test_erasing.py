@@ -41,21 +41,6 @@ SECOND = {f"UA:{number}": 0.5 for number in range(200)}
 Client = redis.Redis
 
 
-@pytest.fixture(params=["bucket", "string"])
-def layout(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def table(redis_client: Client, staging: Any) -> RedisTable:
-    return RedisTable(redis_client, "flights", rows_of=rows_in(staging.store))
-
-
-@pytest.fixture
-def publisher(staging: Any, table: RedisTable) -> Publisher:
-    return Publisher(staging.store, table)
-
-
 @pytest.fixture
 def runs(staging: Any, publisher: Publisher, layout: str) -> list[str]:
     """Two published runs in that layout, each with its features and one row set aside."""

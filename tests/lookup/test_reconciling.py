@@ -10,7 +10,6 @@ from lookup.log import entry_for
 from lookup.publisher import Publisher
 from lookup.reader import Reader
 from lookup.reconciling import Finding, Reconciler, Repair
-from lookup.rows import rows_in
 from lookup.store import Store
 from lookup.table import RedisTable
 from lookup.turns import beside_others
@@ -24,16 +23,6 @@ MONDAY = dt.date(2013, 7, 1)
 IDS = [f"UA:{number}" for number in range(200)]
 
 Client = redis.Redis
-
-
-@pytest.fixture(params=["bucket", "string"])
-def layout(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def table(redis_client: Client, staging: Any) -> RedisTable:
-    return RedisTable(redis_client, "flights", rows_of=rows_in(staging.store))
 
 
 @pytest.fixture
