@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from jobs.predicting import ERROR
 from jobs.priors import write_priors
-from jobs.tasks import Aside
+from jobs.tasks import Aside, tally
 from lookup.writer import write_rows
 from schemas.content import canonical_json, sha256_text
 from schemas.errors import InputError, Problem
@@ -92,11 +92,10 @@ def amend(
         beside = {name: each for name, each in parts[SHADOW].items() if name.endswith(f"-{stem}")}
         _Part(folder, source, base, swap, judge, done).write(stem, file, parts[FEATURES].get(stem), other, beside)
     done.files += [_linked(file, source, folder, _stem(file)) for file in base.files_in(QUARANTINE)]
-    outputs = [column.name for column in base.outputs]
     done.files.sort(key=lambda file: file.path)
     serving = base.serving
     done.files += write_priors(
-        folder, done.files, key=serving.key, segments=serving.segments, outputs=outputs, min_rows=min_rows
+        folder, done.files, key=serving.key, segments=serving.segments, outputs=base.outputs, min_rows=min_rows
     )
     content = [file.sha256 for file in done.files if file.path.startswith(f"{PREDICTIONS}/")]
     return base.model_copy(
@@ -161,7 +160,7 @@ class _Part:
             self.done.uncarried += pc.sum(is_stale).as_py()
             gone = pa.concat_arrays([gone, table.filter(is_stale).column(ENTITY_ID).combine_chunks()])
         left = _without(table, gone)
-        self.done.variants.update(_tally(left.filter(pc.equal(left.column("status"), SCORED)).column("variant")))
+        self.done.variants.update(tally(left.filter(pc.equal(left.column("status"), SCORED)).column("variant")))
         if len(gone) or pc.any(mask).as_py():
             self._keep(PREDICTIONS, stem, left)
         else:
@@ -205,7 +204,7 @@ class _Part:
         """The table with the other predictions where the mask says so."""
         self.done.swapped += others.num_rows
         flags = mask.combine_chunks()
-        for name in (*(column.name for column in self.base.outputs), "model", "variant"):
+        for name in (*self.base.output_names, "model", "variant"):
             new = others.column(name).combine_chunks()
             if name == "variant" and self.swap.becomes:
                 new = pa.repeat(self.swap.becomes, len(new))
@@ -222,14 +221,14 @@ class _Part:
             )
         known = pq.read_table(self.source / features.path, page_checksum_verification=True)
         known = known.filter(pc.is_in(known.column(ENTITY_ID), value_set=rows.column(ENTITY_ID).combine_chunks()))
-        outputs = [column.name for column in self.base.outputs]
+        outputs = self.base.output_names
         seen = known.schema
         for name in outputs:
             known = known.append_column(name, rows.column(name))
         known = known.append_column(ERROR, pa.nulls(known.num_rows, pa.string()))
         if self.judge:
             known = self.judge(known)
-        aside = Aside(self.folder, f"part-amended-{stem}.parquet", seen, tuple(outputs))
+        aside = Aside(self.folder, f"part-amended-{stem}.parquet", seen, outputs)
         good = [aside.split(batch) for batch in known.combine_chunks().to_batches()]
         self.done.files += aside.finish()
         self.done.aside += aside.rows
@@ -241,10 +240,6 @@ class _Part:
 
 def _without(table: pa.Table, ids: pa.Array) -> pa.Table:
     return table.filter(pc.invert(pc.is_in(table.column(ENTITY_ID), value_set=ids))) if len(ids) else table
-
-
-def _tally(values: pa.ChunkedArray) -> dict[str, int]:
-    return {each["values"]: each["counts"] for each in pc.value_counts(values).to_pylist()}
 
 
 def _stem(file: DataFile) -> str:

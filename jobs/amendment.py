@@ -76,7 +76,7 @@ def _checks(
     store: Store, declared: DeclaredPipeline, base: RunManifest, manifest: RunManifest, decision: Decision,
     measures: Measures, spark: GetSpark,
 ) -> Sequence[_Check]:  # fmt: skip
-    outputs, checks = tuple(output.name for output in manifest.outputs), declared.pipeline.checks
+    outputs, checks = manifest.output_names, declared.pipeline.checks
     return (
         ("files as they were verified", "inputs", lambda: _check_files(store, base, manifest)),
         ("predictions are finite", "coverage", lambda: check_finite(measures.predictions, outputs)),

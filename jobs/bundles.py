@@ -209,7 +209,7 @@ def _profile(folder: Path, manifest: BundleManifest, raw: bytes) -> ScoredProfil
         raise _error(folder, "BUNDLE_PROFILE", found, "the profile of its training") from err
     for part, columns, rows in (
         ("features", {feature.name for feature in manifest.features}, manifest.training.rows),
-        ("scores", {output.name for output in manifest.outputs}, manifest.training.holdout_rows),
+        ("scores", set(manifest.output_names), manifest.training.holdout_rows),
     ):
         side = getattr(profile, part)
         if (side.rows, set(side.columns)) != (rows, columns):

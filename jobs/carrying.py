@@ -85,7 +85,7 @@ def serve_set_aside(
         return replace(
             unchanged, files=_merged(files, _withheld(known, model, placing.outputs), placing), withheld=len(known)
         )
-    if base is None or tuple(output.name for output in base.outputs) != placing.outputs:
+    if base is None or base.output_names != placing.outputs:
         return unchanged
     rows = _last_good(base, store, known, date, policy.carry_hours, placing.outputs)
     if not rows.num_rows:

@@ -132,7 +132,7 @@ class Checks:
 
     @property
     def _outputs(self) -> tuple[str, ...]:
-        return tuple(output.name for output in self._manifest.outputs)
+        return self._manifest.output_names
 
     def _measured(self) -> Measures:
         measures = self.now()

@@ -102,7 +102,7 @@ def diff_manifests(
     Raises:
         InputError: a file is missing or is not the one that was staged, or the outputs differ.
     """
-    outputs, others = ([output.name for output in run.outputs] for run in (after, before))
+    outputs, others = (run.output_names for run in (after, before))
     if outputs != others:
         where, found = f"run {after.run_id}: outputs", ", ".join(outputs)
         raise InputError(Problem("DIFF_OUTPUTS", where, found, f"{', '.join(others)}, as run {before.run_id} has"))

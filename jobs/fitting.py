@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from jobs.libraries import let_threads_sleep
 from jobs.matrix import feature_matrix
-from schemas.bundle import GROUP_COLUMN, LABEL_COLUMN, Feature, Objective, Output
+from schemas.bundle import GROUP_COLUMN, LABEL_COLUMN, Feature, Objective, Output, expected_columns
 from schemas.errors import DeclarationError, InputError, Problem
 from schemas.pipeline import Pipeline, Training
 from validation.drift import ScoredProfile
@@ -36,13 +36,25 @@ def features_of(pipeline: Pipeline, training: pa.Table) -> tuple[Feature, ...]:
     numeric = [Feature(name=name, kind="numeric") for name in pipeline.features.numeric]
     categorical = []
     for name in pipeline.features.categorical:
-        seen = sorted(pc.unique(pc.cast(training.column(name), pa.string())).drop_null().to_pylist())
+        seen = categories_of(training.column(name))
         if len(seen) > MAX_CATEGORIES:
             raise InputError(
                 Problem("TRAIN_CATEGORIES", f"feature {name}", f"{len(seen)} categories", f"at most {MAX_CATEGORIES}")
             )
-        categorical.append(Feature(name=name, kind="categorical", categories=tuple(seen)))
+        categorical.append(Feature(name=name, kind="categorical", categories=seen))
     return (*numeric, *categorical)
+
+
+def categories_of(column: pa.ChunkedArray) -> tuple[str, ...]:
+    """The different values as text, sorted."""
+    return tuple(sorted(pc.unique(pc.cast(column, pa.string())).drop_null().to_pylist()))
+
+
+def with_expected(holdout: pa.Table, outputs: Sequence[Output], predicted: Floats) -> pa.Table:
+    """The holdout with what was predicted for it, as a bundle keeps it."""
+    for place, column in enumerate(expected_columns(outputs)):
+        holdout = holdout.append_column(column, pa.array(predicted[:, place]))
+    return holdout
 
 
 def fit(pipeline: Pipeline, asked: Training, features: tuple[Feature, ...], training: pa.Table) -> bytes:

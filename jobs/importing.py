@@ -10,7 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from jobs.bundles import Bundle, check_promises, make_latest, open_bundle, proven_bundle, write_bundle
-from jobs.fitting import profile_of
+from jobs.fitting import categories_of, profile_of, with_expected
 from jobs.flavors.opening import open_model
 from jobs.flavors.original import categories_in, predicted_by_library
 from jobs.flavors.scorer import Signature, UnloadableError, UnusableError, as_outputs
@@ -18,7 +18,7 @@ from jobs.libraries import library_here
 from jobs.matrix import feature_columns
 from jobs.mlflowmodel import MlflowModel, mlflow_model
 from lookup.store import Store
-from schemas.bundle import LABEL_COLUMN, BundleManifest, Feature, TrainingRecord, expected_columns, outputs_of
+from schemas.bundle import LABEL_COLUMN, BundleManifest, Feature, TrainingRecord, outputs_of
 from schemas.declared import DeclaredPipeline
 from schemas.errors import BlockedError, DeclarationError, InputError, Problem
 from schemas.pipeline import Training
@@ -75,13 +75,12 @@ def _made(
     labels = _labels(training, table.column(label), f"--label {label}")
     predicted = _compared(model, signature, table)
     metrics = measure(training.objective, labels, predicted)
-    floors = {str(name): floor for name, floor in training.floors.items()} if variant == CHAMPION else {}
+    floors = training.floors_by_name if variant == CHAMPION else {}
     if problems := metric_problems(metrics, {}, floors, model=model.source):
         raise BlockedError(*problems)
     outputs = outputs_of(training.objective, training.classes)
     kept = table.select(signature.names).append_column(LABEL_COLUMN, pa.array(labels))
-    for place, column in enumerate(expected_columns(outputs)):
-        kept = kept.append_column(column, pa.array(predicted[:, place]))
+    kept = with_expected(kept, outputs, predicted)
     record = TrainingRecord(
         pipeline=declared.name, declaration=declared.digest, snapshot="imported", rows=len(labels),
         holdout_rows=len(labels), start=None, end=None, split=f"imported from {model.source}", label=label,
@@ -124,15 +123,11 @@ def _features(declared: DeclaredPipeline, model: MlflowModel, table: pa.Table) -
     except UnloadableError as err:
         raise InputError(Problem("IMPORT_FLAVOR", model.source, str(err), f"a {model.flavor} model")) from err
     return tuple(
-        Feature(name=name, kind="categorical", categories=categories.get(name) or _seen(table.column(name)))
+        Feature(name=name, kind="categorical", categories=categories.get(name) or categories_of(table.column(name)))
         if text
         else Feature(name=name, kind="numeric")
         for name, text in model.inputs.items()
     )
-
-
-def _seen(column: pa.ChunkedArray) -> tuple[str, ...]:
-    return tuple(sorted(pc.unique(pc.cast(column, pa.string())).drop_null().to_pylist()))
 
 
 def _holdout(path: Path, columns: list[str]) -> pa.Table:

@@ -78,9 +78,7 @@ def open_lineup(declared: DeclaredPipeline, folders: Mapping[str, Path]) -> Line
         bundle = others[variant] = open_bundle(folder)
         check_promises(bundle, {})
         if bundle.manifest.outputs != champion.manifest.outputs:
-            found, expected = (
-                ", ".join(output.name for output in each.manifest.outputs) for each in (bundle, champion)
-            )
+            found, expected = (", ".join(each.manifest.output_names) for each in (bundle, champion))
             where = _where(declared, variant)
             raise DeclarationError(Problem("CFG_INVALID", where, f"outputs {found}", f"the champion's: {expected}"))
     lineup = Lineup(champion, others)
@@ -100,7 +98,7 @@ def trusted_bundle(declared: DeclaredPipeline, folder: Path) -> Bundle:
     """
     bundle = open_bundle(folder)
     _check_outputs(declared, bundle)
-    check_promises(bundle, {str(name): floor for name, floor in declared.pipeline.training.floors.items()})
+    check_promises(bundle, declared.pipeline.training.floors_by_name)
     return bundle
 
 
@@ -114,7 +112,7 @@ def _check_outputs(declared: DeclaredPipeline, bundle: Bundle) -> None:
     And a feature named as an output: a rule could mean either.
     """
     pipeline, default = declared.pipeline, declared.pipeline.fallback.default
-    outputs = {output.name for output in bundle.manifest.outputs}
+    outputs = set(bundle.manifest.output_names)
     if twice := outputs & {*pipeline.features.columns, *pipeline.entity.key}:
         where, found = f"{declared.name}/pipeline.yaml: features", f"{', '.join(sorted(twice))} is the model's output"
         raise DeclarationError(Problem("CFG_INVALID", where, found, "another name for the column"))

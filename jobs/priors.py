@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from lookup.rows import PRIOR_FIELD
 from lookup.writer import write_rows
 from schemas.errors import InputError, Problem
+from schemas.head import ColumnSpec
 from schemas.keys import entity_id, key_values, prior_field
 from schemas.run import ENTITY_ID, PREDICTIONS, PRIORS, SCORED, DataFile
 
@@ -26,8 +27,7 @@ def write_priors(
     *,
     key: Sequence[str],
     segments: Sequence[Sequence[str]],
-    outputs: Sequence[str],
-    has_classes: bool = False,
+    outputs: Sequence[ColumnSpec],
     min_rows: int,
 ) -> tuple[DataFile, ...]:
     """Write the mean of each output over each group that is large enough, ordered by segment and key values.
@@ -39,25 +39,26 @@ def write_priors(
         files: Those that were staged.
         key: The columns that an entity id joins.
         segments: Groups, each by some of them, the most specific first.
-        outputs: The columns to average.
-        has_classes: The last one is the place of the largest of the others, and so it is in the means.
+        outputs: The columns to average. One that has names for its numbers is the place of the largest of those before
+            it, and so it is in the means.
         min_rows: Smaller groups are left out.
 
     Raises:
         InputError: there are more groups than a reader keeps.
     """
     predictions = [file for file in files if file.path.startswith(f"{PREDICTIONS}/")]
+    names = [output.name for output in outputs]
     rows: list[dict[str, Any]] = []
     for position, segment in enumerate(segments):
-        sums = _summed(folder, predictions, [key.index(column) for column in segment], outputs)
+        sums = _summed(folder, predictions, [key.index(column) for column in segment], names)
         for values, (count, totals, counts) in sorted(sums.items()):
             if count >= min_rows:
                 means = [total / many if many else None for total, many in zip(totals, counts, strict=True)]
-                if has_classes:
+                if outputs[-1].values:
                     known = [mean for mean in means[:-1] if mean is not None]
                     means[-1] = float(np.argmax(known)) if len(known) == len(means) - 1 else None
                 field = prior_field(position, ()) + values
-                rows.append({PRIOR_FIELD: field, "rows": count, **dict(zip(outputs, means, strict=True))})
+                rows.append({PRIOR_FIELD: field, "rows": count, **dict(zip(names, means, strict=True))})
         if len(rows) > MAX_PRIORS:
             found = f"{len(rows)} groups of at least {min_rows} entities up to segment [{', '.join(segment)}]"
             expected = f"at most {MAX_PRIORS}: a larger fallback.min_rows, or fewer columns"
@@ -66,7 +67,7 @@ def write_priors(
         return ()
     schema = pa.schema(
         [pa.field(PRIOR_FIELD, pa.string(), nullable=False), pa.field("rows", pa.int64(), nullable=False)]
-        + [pa.field(name, pa.float64()) for name in outputs]
+        + [pa.field(name, pa.float64()) for name in names]
     )
     batch = pa.RecordBatch.from_pylist(rows, schema)
     return (write_rows(folder / PRIORS, "part-00000.parquet", schema, [batch]),)

@@ -94,7 +94,7 @@ def score(
         InputError: a worker could not trust the bundle or read a feature.
         DeclarationError: a rule is not a predicate over these columns.
     """
-    outputs = tuple(output.name for output in lineup.champion.manifest.outputs)
+    outputs = lineup.champion.manifest.output_names
     named = dealt(features, models, where=where)
     contenders = contenders_of(lineup)
     sieve = sieve_of(named, models.funnel, lineup) if models.funnel else None

@@ -104,7 +104,7 @@ def score_rows(spark: SparkSession, rows: Sorted, lineup: Lineup, folder: Path, 
     Raises:
         InputError: a worker could not trust the bundle or read a feature.
     """
-    outputs, contenders = tuple(output.name for output in lineup.champion.manifest.outputs), contenders_of(lineup)
+    outputs, contenders = lineup.champion.manifest.output_names, contenders_of(lineup)
     columns = [*rows.projection.schema.names, ENTITY_ID]
     predict = reuse_of(reuse, Predict(contenders, outputs), columns, rows.buckets, rows.files)
     scoring = Scoring(folder, contenders, outputs, predict, has_prints=bool(reuse))

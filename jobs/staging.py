@@ -24,7 +24,7 @@ from jobs.reusable import Reuse, reuse_of_plan, scoring_digest
 from jobs.scoring import Scored, score, set_aside
 from jobs.shortcut import SCRATCH, failed_rows, score_rows, sort_rows
 from jobs.stages import Plan
-from jobs.tasks import file_count
+from jobs.tasks import file_count, tally
 from schemas.content import canonical_json, sha256_text
 from schemas.decision import challenger_digest
 from schemas.errors import InputError, Problem
@@ -93,7 +93,7 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
     started = clock()
     tell_workers(spark, plan.run_id)
     pipeline = plan.declared.pipeline
-    outputs = tuple(output.name for output in plan.bundle.manifest.outputs)
+    columns = tuple(ColumnSpec(**output.model_dump()) for output in plan.bundle.manifest.outputs)
     inputs = register_sources(spark, plan.declared, plan.snapshot)
     features = query_features(spark, plan.declared, plan.date)
     reuse = reuse_of_plan(plan)
@@ -106,10 +106,10 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
         made.files,
         key=serving.key,
         segments=serving.segments,
-        outputs=outputs,
-        has_classes=bool(plan.bundle.manifest.classes),
+        outputs=columns,
         min_rows=pipeline.fallback.min_rows,
     )
+    outputs = plan.bundle.manifest.output_names
     placing = Placing(folder=folder, outputs=outputs, files=file_count(rows.passed), buckets=made.buckets)
     counts, served = _served(plan, made.files, scored, rows, placing)
     others = [file for file in made.files if not file.path.startswith(f"{PREDICTIONS}/")]
@@ -122,7 +122,7 @@ def stage(folder: Path, plan: Plan, spark: SparkSession) -> RunManifest:
         models={variant: bundle.id for variant, bundle in plan.lineup},
         parameters={name: str(value) for name, value in plan.declared.values.items()},
         challengers={each.name: challenger_digest(each) for each in pipeline.models.challengers},
-        outputs=tuple(ColumnSpec(**output.model_dump()) for output in plan.bundle.manifest.outputs),
+        outputs=columns,
         layout=pipeline.publish.layout,
         serving=serving,
         carried_from=served.carried_from,
@@ -174,7 +174,7 @@ def _by_short_way(folder: Path, plan: Plan, spark: SparkSession, projection: Pro
     )
     counted = time.monotonic()
     scored = score_rows(spark, rows, plan.lineup, folder, reuse)
-    outputs = tuple(output.name for output in plan.bundle.manifest.outputs)
+    outputs = plan.bundle.manifest.output_names
     aside = set_aside(failed_rows(spark, rows), None, rows.failed, folder, outputs=outputs) if rows.failed else ()
     judged = _Judged(rows.passed, rows.failed, rows.collapsed, 0)
     logger.info("run %s: the short way, with pyarrow alone", plan.run_id)
@@ -191,7 +191,7 @@ def _by_long_way(
     reuse: Reuse | None,
 ) -> _Made:
     pipeline, where = plan.declared.pipeline, f"{plan.declared.name}/pipeline.yaml"
-    outputs = tuple(output.name for output in plan.bundle.manifest.outputs)
+    outputs = plan.bundle.manifest.output_names
     of = {place: [rule for rule in pipeline.rules if rule.on == place] for place in ("features", "predictions")}
     rules = [*of["features"], *route_rules(pipeline.models)]
     judged = judge_rows(features, pipeline.entity.key, rules, where=where).persist()
@@ -275,5 +275,5 @@ def _reasons(folder: Path, files: list[DataFile]) -> dict[str, int]:
     found: Counter[str] = Counter()
     for file in files:
         reasons = pq.read_table(folder / file.path, columns=[REASONS]).column(REASONS)
-        found.update({each["values"]: each["counts"] for each in pc.value_counts(pc.list_flatten(reasons)).to_pylist()})
+        found.update(tally(pc.list_flatten(reasons)))
     return dict(sorted(found.items()))

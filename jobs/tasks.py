@@ -163,7 +163,7 @@ class Scoring(Task):
                     kept[shadows.stop].write(self.explain(good))
                 if self.has_prints:
                     kept[-1].write(pa.RecordBatch.from_arrays([good.column(FINGERPRINT)], schema=PRINTS_SCHEMA))
-                    reused.update(_tally(good.column(REUSED)))
+                    reused.update(tally(good.column(REUSED)))
             done = [writer.finish() for writer in kept]
             for file in done:
                 if not file.rows:
@@ -198,7 +198,7 @@ class Scoring(Task):
         """The rows as they are served; how many each variant has is counted."""
         if VARIANT in good.schema.names:
             variant = good.column(VARIANT)
-            variants.update(_tally(variant))
+            variants.update(tally(variant))
         else:
             variant = pa.repeat(CHAMPION, good.num_rows)
         columns = [good.column(ENTITY_ID), *(good.column(output) for output in self.outputs), self._models(variant)]
@@ -273,7 +273,8 @@ class Aside:
         return [write_rows(self.folder / QUARANTINE, name, self.batches[0].schema, self.batches)]
 
 
-def _tally(values: pa.Array) -> dict[Any, int]:
+def tally(values: pa.Array | pa.ChunkedArray) -> dict[Any, int]:
+    """How often each value is there."""
     return {each["values"]: each["counts"] for each in pc.value_counts(values).to_pylist()}
 
 

@@ -25,7 +25,7 @@ from jobs.bundles import (
 from jobs.combining import fit_combination
 from jobs.dealing import holds_in
 from jobs.features import query_features, read_source, register_sources
-from jobs.fitting import features_of, fit, labels_of, profile_of
+from jobs.fitting import features_of, fit, labels_of, profile_of, with_expected
 from jobs.flavors.opening import open_model
 from jobs.flavors.scorer import Signature, as_outputs
 from jobs.libraries import library_here
@@ -39,7 +39,6 @@ from schemas.bundle import (
     Feature,
     Flavor,
     TrainingRecord,
-    expected_columns,
     outputs_of,
 )
 from schemas.declared import DeclaredPipeline
@@ -120,16 +119,15 @@ def _train(variant: str, model: Model, lesson: _Lesson) -> Bundle:
     predicted = as_outputs(asked.classes, scorer.library().predict(columns))
     groups = [holdout.column(GROUP_COLUMN)] if asked.group else []
     metrics = measure(asked.objective, labels_of(holdout), predicted, *groups)
-    floors = _floors(pipeline) if variant == CHAMPION else {}
+    floors = pipeline.training.floors_by_name if variant == CHAMPION else {}
     if problems := metric_problems(metrics, {}, floors, model=f"{declared.name} (new)"):
         raise BlockedError(*problems)
     record = _record(lesson, asked, training.num_rows, holdout.num_rows, variant)
     manifest = _manifest(asked, flavor, features, metrics, floors, record)
     own = [LABEL_COLUMN, *([GROUP_COLUMN] if asked.group else [])]
     kept = holdout.select([ENTITY_ID, *(feature.name for feature in features), *own])
+    kept = with_expected(kept, manifest.outputs, predicted)
     name = lesson.day.isoformat() if variant == CHAMPION else f"{variant}-{lesson.day}"
-    for place, column in enumerate(expected_columns(manifest.outputs)):
-        kept = kept.append_column(column, pa.array(predicted[:, place]))
     profile = profile_of(features, training, manifest.outputs, predicted)
     folder = write_bundle(lesson.bundles, name, model_file, kept, profile, manifest)
     bundle = open_bundle(folder)
@@ -245,10 +243,6 @@ def _check_labels(training: Training, labels: Floats, where: str) -> None:
         raise InputError(Problem("TRAIN_LABEL", where, found, ", ".join(training.classes)))
     if training.objective == "ranking" and ((np.mod(labels, 1) != 0) | (labels < 0)).any():
         raise InputError(Problem("TRAIN_LABEL", where, "not only whole numbers", "a relevance of 0, 1, 2, ..."))
-
-
-def _floors(pipeline: Pipeline) -> dict[str, float]:
-    return {str(name): floor for name, floor in pipeline.training.floors.items()}
 
 
 def _record(lesson: _Lesson, asked: Training, rows: int, holdout_rows: int, variant: str) -> TrainingRecord:

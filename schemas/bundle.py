@@ -127,6 +127,10 @@ class BundleManifest(_Contract):
         return MODEL_FILES[self.flavor]
 
     @property
+    def output_names(self) -> tuple[str, ...]:
+        return tuple(output.name for output in self.outputs)
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The names of a multiclass model's classes, in the order of its probabilities."""
         return self.outputs[-1].values

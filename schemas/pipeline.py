@@ -183,6 +183,11 @@ class Training(Declared):
             raise ValueError(f"a {self.objective} model has no metric {', '.join(sorted(wrong))}")
         return self
 
+    @property
+    def floors_by_name(self) -> dict[str, float]:
+        """The floors as a bundle keeps them."""
+        return {str(name): floor for name, floor in self.floors.items()}
+
     @model_validator(mode="after")
     def _fitting(self) -> "Training":
         if (self.objective == "multiclass") != bool(self.classes):

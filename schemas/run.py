@@ -171,6 +171,10 @@ class RunManifest(_Record):
     )
     reused: Reused | None = None
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return tuple(output.name for output in self.outputs)
+
     def files_in(self, folder: str) -> list[DataFile]:
         return [file for file in self.files if file.path.startswith(f"{folder}/")]
 

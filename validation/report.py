@@ -110,7 +110,7 @@ def render_page(
         live: Of the live release's; None where there is none.
         override: Of a blocked run that was let through.
     """
-    outputs = [column.name for column in manifest.outputs]
+    outputs = manifest.output_names
     return _template().render(
         report=report,
         run=manifest,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.flavors.scorer import Engine, Signature, Steady, UnloadableError, UnusableError
+from jobs.flavors.scorer import Engine, Signature, Steady, UnloadableError, UnusableError, texts_of
 from validation.parity import Floats
 
 # Types of inputs, as onnxruntime names them, and how numbers become them.
@@ -108,7 +108,7 @@ class OnnxModel:
                 return {put.name: _cast(put.type, np.column_stack(columns))}
             feed = {}
             for put, feature, column in zip(self._inputs, self._signature.features, columns, strict=True):
-                values = _texts(feature.categories, column) if put.type == _TEXT else _cast(put.type, column)
+                values = texts_of(feature.categories, column, "") if put.type == _TEXT else _cast(put.type, column)
                 feed[put.name] = values.reshape(-1, 1) if len(put.shape or ()) == 2 else values
             return feed
 
@@ -117,8 +117,3 @@ def _cast(kind: str, values: Floats) -> Any:
     if kind == _TEXT:
         raise UnusableError("one input of text for all features; give it one input a feature")
     return values.astype(_NUMBERS[kind])
-
-
-def _texts(categories: Sequence[str], codes: Floats) -> Any:
-    known = np.array([*categories, ""], dtype=object)
-    return known[np.where(np.isnan(codes), len(categories), codes).astype(np.int64)]

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from jobs.flavors.lightgbm import booster_of
 from jobs.flavors.onnx import OnnxModel
 from jobs.flavors.scorer import Signature, UnloadableError
 from jobs.flavors.sklearn import SklearnModel
-from jobs.libraries import let_threads_sleep
 from schemas.bundle import Flavor
 from validation.parity import Floats
 
@@ -23,7 +23,7 @@ def predicted_by_library(flavor: Flavor, raw: bytes, signature: Signature, table
     """
     if flavor == "lightgbm":
         frame = table.select(signature.names).to_pandas()
-        booster = _booster(raw)
+        booster = booster_of(raw)
         known = iter(booster.pandas_categorical or ())
         for feature in signature.features:
             if feature.kind == "categorical":
@@ -44,22 +44,12 @@ def categories_in(flavor: Flavor, raw: bytes, columns: Sequence[str]) -> dict[st
     """
     if flavor != "lightgbm" or not columns:
         return {}
-    listed = _booster(raw).pandas_categorical or []
+    listed = booster_of(raw).pandas_categorical or []
     if len(listed) != len(columns):
         raise UnloadableError(
             f"it lists the categories of {len(listed)} columns, its signature has {len(columns)} of text"
         )
     return {name: tuple(map(str, values)) for name, values in zip(columns, listed, strict=True)}
-
-
-def _booster(raw: bytes) -> Any:
-    let_threads_sleep()
-    import lightgbm
-
-    try:
-        return lightgbm.Booster(model_str=raw.decode())
-    except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as err:
-        raise UnloadableError(str(err)) from err
 
 
 def _category_type(values: Sequence[Any]) -> Any:

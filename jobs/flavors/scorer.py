@@ -123,6 +123,14 @@ class Steady:
                 raise UnusableError("a row's prediction depends on the rows beside it")
 
 
+def texts_of(
+    categories: Sequence[str], codes: Floats, missing: str | float | None
+) -> "np.ndarray[tuple[int, ...], np.dtype[np.object_]]":
+    """The categories that stand behind these codes, shape (rows,); `missing` where there is none."""
+    known = np.array([*categories, missing], dtype=object)
+    return known[np.where(np.isnan(codes), len(categories), codes).astype(np.int64)]
+
+
 def same_bits(one: Floats, other: Floats) -> bool:
     """Whether two arrays are alike to the last bit; of what is no number, any is like any."""
     return one.shape == other.shape and np.array_equal(_bits(one), _bits(other))

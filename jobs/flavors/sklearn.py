@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jobs.flavors.histgradient import HistGradient
-from jobs.flavors.scorer import Engine, Predict, Signature, Steady, UnloadableError, UnusableError
+from jobs.flavors.scorer import Engine, Predict, Signature, Steady, UnloadableError, UnusableError, texts_of
 from jobs.flavors.skopsfile import loads
 from jobs.kernel.engine import proven_engine
 from jobs.kernel.modeltext import UncoveredError
@@ -81,16 +81,11 @@ class SklearnModel:
 
         given = zip(self._signature.features, columns, strict=True)
         return pd.DataFrame({
-            feature.name: _texts(feature.categories, column, self._missing) if feature.kind == "categorical" else column
+            feature.name: column
+            if feature.kind == "numeric"
+            else texts_of(feature.categories, column, self._missing)
             for feature, column in given
         })  # fmt: skip
-
-
-def _texts(
-    categories: Sequence[str], codes: Floats, missing: float | None
-) -> "np.ndarray[tuple[int, ...], np.dtype[np.object_]]":
-    known = np.array([*categories, missing], dtype=object)
-    return known[np.where(np.isnan(codes), len(categories), codes).astype(np.int64)]
 
 
 def _missing_text(part: Any) -> float | None:

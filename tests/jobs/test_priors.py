@@ -16,11 +16,13 @@ from jobs.priors import write_priors
 from jobs.tasks import prediction_schema
 from lookup.writer import write_rows
 from schemas.errors import InputError
+from schemas.head import ColumnSpec
 from schemas.keys import entity_id
 from schemas.run import DataFile
 
 KEY = ("carrier", "flight", "origin")
 SEGMENTS = (("carrier", "origin"), ("origin",))
+SCORE = ColumnSpec(name="score", type="float64")
 _SCHEMA = prediction_schema(["score"])
 
 
@@ -37,7 +39,7 @@ def _staged(folder: Path, *files: Sequence[tuple[Sequence[object], float | None]
 
 
 def _written(folder: Path, files: list[DataFile], min_rows: int = 2, **changes: Any) -> list[dict[str, Any]]:
-    options = {"key": KEY, "segments": SEGMENTS, "outputs": ["score"], "min_rows": min_rows, **changes}
+    options = {"key": KEY, "segments": SEGMENTS, "outputs": [SCORE], "min_rows": min_rows, **changes}
     written = write_priors(folder, files, **options)
     return [row for file in written for row in pq.read_table(folder / file.path).to_pylist()]
 
@@ -73,9 +75,25 @@ def test_a_null_is_no_part_of_a_mean(tmp_path: Path) -> None:
 def test_nothing_is_written_where_no_group_is_large_enough_or_none_is_declared(tmp_path: Path) -> None:
     files = _staged(tmp_path, [(("UA", 1, "EWR"), 0.25)])
 
-    assert write_priors(tmp_path, files, key=KEY, segments=SEGMENTS, outputs=["score"], min_rows=2) == ()
-    assert write_priors(tmp_path, files, key=KEY, segments=(), outputs=["score"], min_rows=2) == ()
+    assert write_priors(tmp_path, files, key=KEY, segments=SEGMENTS, outputs=[SCORE], min_rows=2) == ()
+    assert write_priors(tmp_path, files, key=KEY, segments=(), outputs=[SCORE], min_rows=2) == ()
     assert not (tmp_path / "priors").exists()
+
+
+def test_the_class_of_a_group_is_that_of_its_likeliest_mean_and_no_mean_of_classes(tmp_path: Path) -> None:
+    names = ["p_late", "p_early", "class"]
+    outputs = [ColumnSpec(name=name, type="float64") for name in names[:2]]
+    outputs.append(ColumnSpec(name="class", type="float64", values=("late", "early")))
+    schema = prediction_schema(names)
+    ids = [entity_id(("UA", number, "EWR")) for number in range(3)]
+    columns = [ids, [0.9, 0.1, 0.1], [0.1, 0.9, 0.9], [0.0, 1.0, 1.0], ["b"] * 3, ["champion"] * 3, ["scored"] * 3]
+    batch = pa.RecordBatch.from_arrays([pa.array(each) for each in columns], schema=schema)
+    files = [write_rows(tmp_path / "predictions", "part-00000.parquet", schema, [batch])]
+
+    (found,) = _written(tmp_path, files, segments=(("origin",),), outputs=outputs)
+
+    assert (found["field"], found["class"]) == ("0:EWR", 1.0)
+    assert found["p_early"] == pytest.approx(1.9 / 3)
 
 
 def test_more_priors_than_a_reader_keeps_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
