@@ -29,11 +29,13 @@ CLASS = "class"
 MAX_OUTPUTS = 11  # a published row has 15 columns, four of which say how the entity was routed and when
 
 
-class _Contract(BaseModel):
+class Contract(BaseModel):
+    """What the files of a bundle are read as: nothing unknown in them, and no number that is none."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
-class Feature(_Contract):
+class Feature(Contract):
     """One input column of the model, in the order it was trained with.
 
     Attributes:
@@ -47,7 +49,7 @@ class Feature(_Contract):
     categories: tuple[str, ...] = ()
 
 
-class Output(_Contract):
+class Output(Contract):
     """One number that the model predicts for a row.
 
     Attributes:
@@ -74,12 +76,12 @@ def expected_columns(outputs: Sequence[Output]) -> list[str]:
     return [EXPECTED_COLUMN, *(f"{EXPECTED_COLUMN}_{output.name}" for output in outputs[1:])]
 
 
-class BundleFile(_Contract):
+class BundleFile(Contract):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     size_bytes: Annotated[int, Field(ge=1)]
 
 
-class TrainingRecord(_Contract):
+class TrainingRecord(Contract):
     """How the bundle came to be, so that it can be traced and made again."""
 
     pipeline: str
@@ -98,7 +100,7 @@ class TrainingRecord(_Contract):
     variant: str = "champion"
 
 
-class BundleManifest(_Contract):
+class BundleManifest(Contract):
     """`manifest.json` of a bundle."""
 
     format: Literal[1] = 1

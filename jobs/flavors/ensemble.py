@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from jobs.flavors.lightgbm import LightGBM
 from jobs.flavors.rowwise import each, highest, logistic, total
 from jobs.flavors.scorer import Engine, Signature, UnloadableError
+from schemas.bundle import Contract
 from validation.parity import Floats
 
 Link = Literal["identity", "logistic"]
@@ -18,18 +19,14 @@ Link = Literal["identity", "logistic"]
 _SMALLEST = 1e-15
 
 
-class _Contract(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class MemberModel(_Contract):
+class MemberModel(Contract):
     """A model of the combination, whole: LightGBM's own text."""
 
     name: str
     model: str
 
 
-class EnsembleModel(_Contract):
+class EnsembleModel(Contract):
     """The model file of a bundle of the flavor `ensemble`: it needs no other bundle.
 
     Attributes:

@@ -9,22 +9,18 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from jobs.flavors.rowwise import each, highest, logistic, total
 from jobs.flavors.scorer import Engine, Signature, UnloadableError
-from schemas.bundle import Objective
+from schemas.bundle import Contract, Objective
 from validation.parity import Floats
 
 Link = Literal["identity", "logistic", "softmax"]
 _LINKS: dict[Objective, Link] = {"binary": "logistic", "multiclass": "softmax"}
 
 
-class _Contract(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Term(_Contract):
+class Term(Contract):
     """What one feature adds to each number.
 
     Attributes:
@@ -40,7 +36,7 @@ class Term(_Contract):
     categories: tuple[tuple[float, ...], ...] = ()
 
 
-class LinearModel(_Contract):
+class LinearModel(Contract):
     """`model.json` of a bundle of the linear flavor."""
 
     format: Literal[1] = 1
