@@ -27,6 +27,8 @@ class Turn(NamedTuple):
 _BETWEEN = Turn(lambda _: None)
 # None will be: the connection is being closed.
 _OVER = Turn(lambda _: None)
+# A plain lookup's is being made, in its lane.
+_PLAIN = Turn(lambda _: None, keeps_alive=True)
 
 
 class Answering(asyncio.Protocol):
@@ -85,12 +87,25 @@ class Answering(asyncio.Protocol):
     def _queue(self, turn: Turn) -> None:
         if self._turn is None:
             self._turn = turn
-            turn.answer(self._send)
+            turn.answer(self.send)
         else:
             self._line.append(turn)
             self._steer()
 
-    def _send(self, response: Response) -> None:
+    def begin_plain(self) -> None:
+        """A plain lookup was taken (`lookup.message.Asker`)."""
+        self._turn = _PLAIN
+
+    def keep(self, response: bytes) -> bool:
+        """Answer it, if more may follow."""
+        if self._is_last or self._transport.is_closing():
+            return False
+        self._transport.write(response)
+        self._end_turn()
+        return True
+
+    def send(self, response: Response) -> None:
+        """Answer the request whose turn it is."""
         turn = cast("Turn", self._turn)
         if self._transport.is_closing():
             return
@@ -99,6 +114,9 @@ class Answering(asyncio.Protocol):
         if closes:
             self._close()
             return
+        self._end_turn()
+
+    def _end_turn(self) -> None:
         self._idle_since = self._loop.time()
         if self._line or self._is_full:
             self._wait_turn()
@@ -116,7 +134,7 @@ class Answering(asyncio.Protocol):
         if self._line:
             turn = self._turn = self._line.popleft()
             self._steer()
-            turn.answer(self._send)
+            turn.answer(self.send)
             return
         self._turn = None
         if self._is_last and self._exchange is None:

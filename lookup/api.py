@@ -33,7 +33,8 @@ from lookup.exchange import (
 from lookup.fallback import Seen
 from lookup.follower import Found
 from lookup.keyring import Keyring, Refusal
-from lookup.message import Request, Response
+from lookup.lane import Lane, Plain
+from lookup.message import Asker, Request, Response, Take
 from lookup.metrics import CONTENT_TYPE, Metrics
 from lookup.misses import Misses
 from lookup.openapi import document
@@ -47,6 +48,7 @@ from schemas.strict import NAME_PATTERN
 logger = logging.getLogger(__name__)
 
 _COUNT_SECONDS = 0.25
+_PLAIN_HEADERS = {"authorization", "content-type"}
 _MISSES_SECONDS = 5.0
 
 
@@ -86,6 +88,10 @@ class App:
             name: ServedTable(name, serving, self._lookups, Breaker())
             for name, serving in self._servings.items()
         }
+        self._lanes = {
+            name.encode(): Lane(table, self._lookups, self.metrics, self._tell_plain)
+            for name, table in self._tables.items()
+        }
         self._tasks: set[asyncio.Task[None]] = {loop.create_task(self._keep_house())}
 
     def stop(self) -> None:
@@ -98,6 +104,26 @@ class App:
     def begin(self, request: Request) -> Exchange:
         """One request, whose body is yet to come."""
         return Exchange(self, request)
+
+    def lane(self, headers: Mapping[str, str]) -> Take | None:
+        """Who takes plain lookups with these headers; what others say is answered or logged one by one."""
+        if self.logs_access or not headers.keys() <= _PLAIN_HEADERS:
+            return None
+        return partial(self._take, headers.get("authorization"))
+
+    def _take(self, authorization: str | None, asker: Asker, table: bytes, entity: bytes) -> bool:
+        if (lane := self._lanes.get(table)) is None:
+            return False
+        keyring = self._options.keyring
+        if keyring and isinstance(keyring.check(authorization, table.decode(), 1), Refusal):
+            return False  # who is refused pays nothing; that is said to it where requests are answered one by one
+        lane.take(asker, entity.decode())
+        return True
+
+    def _tell_plain(self, table: str, plain: Plain, outcome: Outcome) -> None:
+        """Answer a lookup of a lane from what was found."""
+        exchange = Exchange(self, Request("GET", f"/v1/{table}/{plain.entity}", "", {}), plain.began)
+        exchange.tell(plain.asker.send, partial(self._told, exchange, (plain.entity,), self._responses.one, outcome))
 
     def malformed(self, status: int, message: str) -> Response:
         self.metrics.begin()

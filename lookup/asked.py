@@ -1,6 +1,7 @@
 """One request on its way through the read API: begun, answered once, noted."""
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lookup.exchange import READ, error, route_of
@@ -16,19 +17,26 @@ class Exchange:
 
     __slots__ = ("_app", "_refused", "_send", "_started", "request", "route")
 
-    def __init__(self, app: "App", request: Request) -> None:
+    def __init__(self, app: "App", request: Request, started: float | None = None) -> None:
+        """A request; where it has begun in a lane and been counted there, that was at `started`."""
         self._app = app
-        self._started = time.perf_counter()
+        self._started = time.perf_counter() if started is None else started
         self.request = request
         self.route = route_of(request.method, request.path)
         self._send: Send | None = None
-        app.metrics.begin()
+        if started is None:
+            app.metrics.begin()
         is_plain = self.route.name == "entity" and request.method in READ
         self._refused = None if is_plain else app.refusal(self)
 
     @property
     def keeps_body(self) -> bool:
         return self._refused is None and self.route.name == "batch"
+
+    def tell(self, send: Send, told: Callable[[], None]) -> None:
+        """Have it answered by who knows the outcome already."""
+        self._send = send
+        told()
 
     def answer(self, send: Send, body: bytes = b"") -> None:
         self._send = send

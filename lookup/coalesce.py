@@ -53,13 +53,18 @@ class _Lookup(NamedTuple):
 
 
 class Lookups:
-    """Gathers the lookups of a tick, and asks them together: in one write, or in as many as keep Redis at work."""
+    """Gathers the lookups of a tick, and asks them together: in one write, or in as many as keep Redis at work.
+
+    Attributes:
+        writes: How many there were. Until there is another one, the ids of a lookup may become more.
+    """
 
     def __init__(self, redis: Sends, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._redis = redis
         self._loop = loop or asyncio.get_running_loop()
         self._pending: dict[Follows, list[_Lookup]] = {}
         self._ids = 0
+        self.writes = 0
 
     def ask(self, follower: Follows, ids: Sequence[str], done: Callable[[Told], None]) -> None:
         """Look these ids up; `done` is called once with their rows, all of one version, or with why there are none.
@@ -89,6 +94,7 @@ class Lookups:
         if not self._pending:  # all was sent before the tick's end
             return
         pending, self._pending, self._ids = self._pending, {}, 0
+        self.writes += 1
         requests = []
         for follower, lookups in pending.items():
             ids = [entity for lookup in lookups for entity in lookup.ids]

@@ -25,7 +25,8 @@ class RowCommands:
         if not self._is_string:
             self._prefix = bucket_key(head.table, head.version, 0)[:-1]
         self._buckets = head.buckets
-        self._begun: dict[int, bytes] = {}
+        # By bucket; a dict would miss the caches of the processor three times where this does once.
+        self._begun: list[bytes | None] = [None] * min(head.buckets, _KEPT)
 
     def listed(self, ids: Sequence[str]) -> list[Command]:
         prefix, buckets = self._prefix, self._buckets
@@ -38,18 +39,17 @@ class RowCommands:
         """The same as hiredis would pack it; that takes twice as long, and half of an answer's time is this."""
         if self._is_string:
             return b"".join(map(pack, self.listed(ids)))
-        begun, buckets = self._begun, self._buckets
+        begun, begin, buckets, kept = self._begun, self._begin, self._buckets, len(self._begun)
         parts: list[bytes] = []
-        for entity in ids:
-            raw = entity.encode()
+        for raw in [entity.encode() for entity in ids]:
             bucket = crc32(raw) % buckets
-            parts += (begun.get(bucket) or self._begin(bucket), _SIZES[len(raw)], raw, b"\r\n")
+            parts += ((bucket < kept and begun[bucket]) or begin(bucket), _SIZES[len(raw)], raw, b"\r\n")
         return b"".join(parts)
 
     def _begin(self, bucket: int) -> bytes:
         key = f"{self._prefix}{bucket}".encode()
         beginning = b"*3\r\n$4\r\nHGET\r\n$%d\r\n%b\r\n$" % (len(key), key)
-        if len(self._begun) < _KEPT:
+        if bucket < len(self._begun):
             self._begun[bucket] = beginning
         return beginning
 

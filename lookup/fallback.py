@@ -106,12 +106,13 @@ class Seen:
         found = self._encoded.many(ids, rows, *state)
         return None if found is None else (found, state[0])
 
-    def encoded_one(self, entity: str, row: bytes, now: float) -> tuple[bytes, Status] | None:
-        """The JSON of `answer` and its status; None where it is not plain."""
+    def encoded_each(
+        self, ids: Sequence[str], rows: Sequence[bytes | None], now: float
+    ) -> tuple[list[bytes | None], Status] | None:
+        """The JSON of each of `answers`, None where one is not plain, and the status of all others."""
         if self._encoded is None or (state := self._state(now)) is None:
             return None
-        found = self._encoded.one(entity, row, *state)
-        return None if found is None else (found, state[0])
+        return self._encoded.each(ids, rows, *state), state[0]
 
     def _state(self, now: float) -> tuple[Status, float | None] | None:
         """Status and age of what was scored in the version's run; None where it is too old to be answered."""

@@ -12,7 +12,7 @@ from typing import cast
 import httptools
 
 from lookup.answering import Answering, Turn
-from lookup.message import Exchange, Send, Service, request_of
+from lookup.message import Exchange, Send, Service, Take, request_of
 
 MAX_BODY_BYTES = 1 << 20
 BODY_SECONDS = 5.0
@@ -20,6 +20,8 @@ HEAD_BYTES = 1 << 16
 _DROPPED_BYTES = 16 << 20
 # One whole GET and nothing else: its target, and all that follows its first line. Each may have half of HEAD_BYTES.
 _GET = re.compile(rb"GET (/[!-~]{0,32000}) HTTP/1\.1(\r\n(?:[!-9;-~]+:[\t -~]*\r\n)*\r\n)").fullmatch
+# Such a GET of one entity, up to the end of its first line, with nothing in it to decode: table and id.
+_LOOKUP = re.compile(rb"GET /v1/([!-.0-~]+)/([!-$&->@-~]{1,512}) HTTP/1\.1").match
 _REPEATED_BYTES = HEAD_BYTES // 2
 _FRAMING = ("content-length", "transfer-encoding")
 _KEPT_HEADERS = {
@@ -51,10 +53,15 @@ class Connection(Answering):
         self._declined = b""  # how the body is framed that came with an offer of another protocol
         self._repeated = b""  # how the last request went on behind its first line, and the headers kept of that
         self._repeats: Mapping[str, str] = {}
+        self._take: Take | None = None  # who takes lookups that go on like this
 
     def data_received(self, data: bytes) -> None:
         exchange, head = self._exchange, self._headers if self._is_in_head else None
         is_between = exchange is None and head is None
+        if is_between and self._take and self._turn is None and (match := _LOOKUP(data)):
+            table, entity = match.groups()
+            if data[match.end() :] == self._repeated and self._take(self, table, entity):
+                return
         if is_between and (match := _GET(data)) and match[2] == self._repeated:
             self._repeat(match[1])
             return
@@ -72,6 +79,7 @@ class Connection(Answering):
         if is_between:
             if self._reads_on and (match := _GET(data)) and self._may_repeat(match[2]):
                 self._repeated, self._repeats = match[2], self._headers
+                self._take = self._service.lane(self._headers)
             return
         is_same_head = self._is_in_head and self._headers is head  # not of a request that began in these bytes
         if is_same_head if head is not None else self._exchange is exchange and self._body_bytes == body_bytes:
@@ -187,7 +195,7 @@ class Connection(Answering):
         self._body.clear()
         self._stop_body_timer()
         if not keeps_alive:
-            self._reads_on, self._repeated = False, b""
+            self._reads_on, self._repeated, self._take = False, b"", None
         self._queue(Turn(answer, exchange, self._is_head, keeps_alive))
 
     def _cut(self, answer: Callable[[Send], None]) -> None:
@@ -208,7 +216,7 @@ class Connection(Answering):
         if not isinstance(cause, _RefusedError | httptools.HttpParserError):
             raise err  # a defect of ours, in what the parser called: the loop logs it, and closes the connection
         self._abandon_body()
-        self._reads_on, self._repeated, self._is_cut = False, b"", True
+        self._reads_on, self._repeated, self._take, self._is_cut = False, b"", None, True
         if isinstance(cause, _RefusedError):
             response = self._service.malformed(cause.status, cause.message)
         else:

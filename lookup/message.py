@@ -63,10 +63,30 @@ class Exchange(Protocol):
         """The client went away before it had asked, or before it could be answered."""
 
 
+class Asker(Protocol):
+    """A connection that waits for the response to one request."""
+
+    def begin_plain(self) -> None:
+        """A plain lookup of it was taken."""
+
+    def keep(self, response: bytes) -> bool:
+        """Write a response to its plain lookup; False, and nothing is written, where it asks for no more behind it."""
+
+    def send(self, response: Response) -> None:
+        """Write one to whatever it has asked."""
+
+
+Take = Callable[[Asker, bytes, bytes], bool]
+"""Takes the plain lookup of a table's entity: one whose answer follows from these two names. False where it is none."""
+
+
 class Service(Protocol):
     """Who answers."""
 
     def begin(self, request: Request) -> Exchange: ...
+    def lane(self, headers: Mapping[str, str]) -> Take | None:
+        """Who takes the lookups that have these headers; None where what they are answered follows from more."""
+
     def malformed(self, status: int, message: str) -> Response:
         """The response to what is no request of HTTP/1.1."""
 
@@ -90,9 +110,14 @@ def written(response: Response, *, is_head: bool, closes: bool) -> bytes:
     status, body, headers = response
     ends = b"connection: close\r\n\r\n" if closes else b"\r\n"
     if status == HTTPStatus.NOT_MODIFIED:  # of the length that the answer would have, nothing is said
-        return b"%b%bdate: %b\r\n%b" % (_STATUS_LINES[status], headers, _date(), ends)
-    head = b"%b%bdate: %b\r\ncontent-length: %d\r\n%b" % (_STATUS_LINES[status], headers, _date(), len(body), ends)
+        return opening(status, headers) + ends
+    head = b"%bcontent-length: %d\r\n%b" % (opening(status, headers), len(body), ends)
     return head if is_head else head + body
+
+
+def opening(status: int, headers: bytes) -> bytes:
+    """The first lines of a response, up to that of its length."""
+    return b"%b%bdate: %b\r\n" % (_STATUS_LINES[status], headers, _date())
 
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}

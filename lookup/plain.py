@@ -2,8 +2,7 @@
 
 import struct
 from collections.abc import Sequence
-from itertools import chain, repeat
-from typing import Any
+from itertools import chain
 
 import msgspec
 
@@ -14,6 +13,8 @@ from schemas.run import ROUTE_COLUMNS, SCORED
 
 _encode = msgspec.json.Encoder().encode
 _BEGIN = b'{"id":"'
+_BETWEEN = b"," + _BEGIN
+_BLOCK = 16  # rows, unpacked together
 
 
 class PlainAnswers:
@@ -26,40 +27,67 @@ class PlainAnswers:
         self._head, self._plain = head, plain
         self._model, self._variant, self._how = route
         self._outputs = [_encode(name) for name in outputs]
-        self._names = tuple(outputs)
-        self._unpack = struct.Struct(f"{plain.layout}{plain.enums}s").iter_unpack
+        order, row = plain.layout[:1], f"{plain.layout[1:]}{plain.enums}s"
+        self._unpack_block = struct.Struct(order + row * _BLOCK).iter_unpack
+        self._unpack = struct.Struct(order + row).iter_unpack
         self._ends: dict[tuple[str, ...], bytes] = {}
         self._ends_of: tuple[Status, float | None] | None = None
 
-    def one(self, entity: str, row: bytes, status: Status, age: float | None) -> bytes | None:
-        """The answer of one; None where it is of another kind."""
-        if (plain := self._plain(row)) is None or (end := self._end(plain.choices, status, age)) is None:
-            return None
-        outputs = _encode(dict(zip(self._names, plain.numbers, strict=True)))[:-1]
-        return b'{"id":%b,"status":"%b","outputs":%b%b' % (_encode(entity), status.encode(), outputs, end)
+    def each(
+        self, ids: Sequence[str], rows: Sequence[bytes | None], status: Status, age: float | None
+    ) -> list[bytes | None]:
+        """Each answer by itself; None where it is of another kind."""
+        plain = [at for at, row in enumerate(rows) if row is not None and len(row) == self._plain.size]
+        if len(plain) < len(rows):
+            found: list[bytes | None] = [None] * len(rows)
+            of_plain = self.each([ids[at] for at in plain], [rows[at] for at in plain], status, age) if plain else []
+            for at, answer in zip(plain, of_plain, strict=True):
+                found[at] = answer
+            return found
+        if (pieces := self._pieces(ids, rows, status, age)) is None:
+            if len(rows) == 1:
+                return [None]
+            return [self.each([entity], [row], status, age)[0] for entity, row in zip(ids, rows, strict=True)]
+        begun, routes, ends = pieces
+        return [_BEGIN + beginning + ends[route] for beginning, route in zip(begun, routes, strict=True)]
 
     def many(self, ids: Sequence[str], rows: Sequence[bytes | None], status: Status, age: float | None) -> bytes | None:
         """The answers, with commas between them; None where one of them is of another kind."""
-        count = len(rows)
         if None in rows or set(map(len, rows)) != {self._plain.size}:  # type: ignore[arg-type]
             return None
-        data = b"".join(rows)  # type: ignore[arg-type]
-        if not self._plain.are_tagged(data, count):
+        if (pieces := self._pieces(ids, rows, status, age)) is None:
             return None
-        *numbers, routes = zip(*self._unpack(data), strict=True)
-        ends: dict[Any, bytes] = {}
+        begun, routes, ends = pieces
+        if len(ends) == 1:  # nearly always
+            (end,) = ends.values()
+            return _BEGIN + (end + _BETWEEN).join(begun) + end
+        return _BEGIN + _BETWEEN.join([beginning + ends[route] for beginning, route in zip(begun, routes, strict=True)])
+
+    def _pieces(
+        self, ids: Sequence[str], rows: Sequence[bytes | None], status: Status, age: float | None
+    ) -> tuple[list[bytes], Sequence[bytes], dict[bytes, bytes]] | None:
+        """Of rows that all have the size of plain ones, what stands between the beginning of each answer and the end of
+        its outputs, its route, and what follows the outputs of a route; None where an answer is of another kind.
+        """
+        data = b"".join(rows)  # type: ignore[arg-type]
+        if not self._plain.are_tagged(data, len(rows)):
+            return None
+        whole = len(rows) // _BLOCK * _BLOCK * self._plain.size
+        values = list(chain.from_iterable(chain(self._unpack_block(data[:whole]), self._unpack(data[whole:]))))
+        step = 1 + len(self._outputs)
+        routes = values[step - 1 :: step]
+        ends: dict[bytes, bytes] = {}
         for route in set(routes):
             choices = self._plain.choices(route)
             if choices is None or (end := self._end(choices, status, age)) is None:
                 return None
-            ends[route] = end + b"," + _BEGIN
-        names = [b'","status":"%b","outputs":{%b:' % (status.encode(), self._outputs[0])]
-        names += [b",%b:" % name for name in self._outputs[1:]]
-        parts: list[Any] = [_inside(ids)]
-        for name, values in zip(names, numbers, strict=True):
-            parts += (repeat(name, count), _encode(values)[1:-1].split(b","))
-        parts.append(map(ends.__getitem__, routes))
-        return _BEGIN + b"".join(chain.from_iterable(zip(*parts, strict=True)))[: -len(_BEGIN) - 1]
+            ends[route] = end
+        begun, before = _inside(ids), b'","status":"%b","outputs":{' % status.encode()
+        for at, name in enumerate(self._outputs):
+            between = b"%b%b:" % (before, name)
+            begun = list(map(between.join, zip(begun, _encode(values[at::step])[1:-1].split(b","), strict=True)))
+            before = b","
+        return begun, routes, ends
 
     def _end(self, choices: tuple[str, ...], status: Status, age: float | None) -> bytes | None:
         """What follows the outputs; None where the row is not one that was scored.

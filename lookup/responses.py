@@ -32,12 +32,12 @@ class Responses:
         if isinstance(found, Flagged):
             self._count_flagged(table, found)
             return Response(200, encode(found.answers[0]), _FRESH_JSON + lines(RETRY))
-        now, row = time.time(), found.rows[0]
-        if row is not None and (encoded := found.seen.encoded_one(ids[0], row, now)):
+        now = time.time()
+        if encoded := found.seen.encoded(ids, found.rows, now):
             body, status = encoded
             self._metrics.lookups(table, status)
             return self._unless_held(request, found.seen.head, status, "", body)
-        answer = found.seen.answer(ids[0], row, now)
+        answer = found.seen.answer(ids[0], found.rows[0], now)
         self._count(table, answer)
         if answer.status == "unknown":
             known = "withholds this entity: its row was set aside" if answer.flag == WITHHELD else "has no such entity"
@@ -48,7 +48,7 @@ class Responses:
 
     def _unless_held(self, request: Request, head: Head, status: str, flag: str, body: bytes) -> Response:
         """The answer, or word that the client has it already."""
-        etag, headers = _validator(head.version, head.token, head.entities, status, flag)
+        etag, headers = validator(head, status, flag)
         if (held := request.headers.get("if-none-match")) and is_held(held, etag):
             return Response(304, b"", headers)
         return Response(200, body, headers)
@@ -82,11 +82,15 @@ class Responses:
         self._metrics.flagged(table, found.flag or "", len(found.answers))
 
 
-@lru_cache(maxsize=256)
-def _validator(version: int, token: int, entities: int, status: str, flag: str) -> tuple[str, bytes]:
+def validator(head: Head, status: str, flag: str = "") -> tuple[str, bytes]:
     """The tag of an answer, and the headers that tell it.
 
     Of one version, status and flag, an answer changes in nothing but its age; an erasure makes the rows fewer.
     """
+    return _validator(head.version, head.token, head.entities, status, flag)
+
+
+@lru_cache(maxsize=256)
+def _validator(version: int, token: int, entities: int, status: str, flag: str) -> tuple[str, bytes]:
     etag = f'W/"{version}.{token}.{entities}.{status}{flag}"'
     return etag, _FRESH_JSON + lines(("etag", etag))

@@ -39,8 +39,9 @@ def id_problem(entity: str) -> str | None:
 def first_id_problem(ids: Sequence[str]) -> tuple[int, str] | None:
     """The position of the first of these that cannot be an entity id, and why; None where all can."""
     together = "".join(ids)
-    are_plain = together.isascii() and together.isprintable()  # what is true of all characters is so of each id's
-    if are_plain and all(map(str.strip, ids)) and max(map(len, ids), default=0) <= MAX_ID_BYTES:
+    # What is true of all characters is so of each id's; and without a blank, only an id without any is blank.
+    are_plain = together.isascii() and together.isprintable() and " " not in together and "" not in ids
+    if are_plain and max(map(len, ids), default=0) <= MAX_ID_BYTES:
         return None  # nearly always
     return next(((at, why) for at, entity in enumerate(ids) if (why := id_problem(entity))), None)
 

@@ -79,9 +79,10 @@ def test_what_is_encoded_at_once_are_the_bytes_of_each(outputs: tuple[ColumnSpec
     if together := table.encoded(ids, rows, now):
         assert b"[%b]" % together[0] == msgspec.json.encode(answers)
         assert {answer.status for answer in answers} == {together[1]}
-    for entity, row, answer in zip(ids, rows, answers, strict=True):
-        if row is not None and (alone := table.encoded_one(entity, row, now)):
-            assert alone == (msgspec.json.encode(answer), answer.status)
+    if alone := table.encoded_each(ids, rows, now):
+        for found, row, answer in zip(alone[0], rows, answers, strict=True):
+            assert found is None or (found, alone[1]) == (msgspec.json.encode(answer), answer.status)
+            assert found is not None or together is None or row is None
 
 
 @pytest.mark.parametrize("outputs", ["a double", "two doubles", "a float"])
@@ -103,6 +104,24 @@ def test_plain_rows_that_were_scored_are_encoded_at_once_and_no_others(outputs: 
     assert table.encoded(ids, [scored[0], scored[1] + b"\x00"], SCORED_AT) is None
     assert table.encoded(ids, [scored[0], b"\x9f" + scored[1][1:]], SCORED_AT) is None
     assert table.encoded(ids, scored, SCORED_AT + 1000) is None
+    assert table.encoded_each(ids, scored, SCORED_AT + 1000) is None
+
+
+@pytest.mark.parametrize("outputs", ["a double", "two doubles", "a float"])
+def test_of_rows_of_any_kind_each_plain_one_is_encoded(outputs: str) -> None:
+    columns, table = (*OUTPUTS[outputs], *ROUTE), seen((*OUTPUTS[outputs], *ROUTE))
+    numbers = [[0.25] * 40 for _ in OUTPUTS[outputs]]
+    status = ["carried" if at % 7 == 3 else "scored" for at in range(40)]
+    rows: list[bytes | None] = list(encode_rows(columns, [*numbers, ["m1", "m2"] * 20, ["champion"] * 40, status]))
+    rows[5::9] = [None] * len(rows[5::9])
+    rows[4] = b"\x9f"
+    ids = [f"UA:{at}" for at in range(40)]
+    found = table.encoded_each(ids, rows, SCORED_AT)
+
+    assert found is not None
+    for at, (body, row) in enumerate(zip(found[0], rows, strict=True)):
+        is_plain = row is not None and at != 4 and status[at] == "scored"
+        assert body == (msgspec.json.encode(table.answer(ids[at], row, SCORED_AT)) if is_plain else None)
 
 
 @pytest.mark.parametrize(

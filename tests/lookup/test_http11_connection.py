@@ -2,9 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import lookup.answering
 import lookup.http11
 from lookup.http11 import Connection
-from lookup.message import Exchange, Request, Response, Send
+from lookup.message import Asker, Exchange, Request, Response, Send, Take
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 H2C = b"Host: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
@@ -29,12 +29,23 @@ class Echo:
     def __init__(self) -> None:
         self.held: list[Callable[[], None]] = []
         self.begun = self.ended = 0
+        self.taken: list[tuple[Asker, bytes, bytes]] | None = None  # plain lookups; none are taken at first
 
     def begin(self, request: Request) -> Exchange:
         self.begun += 1
         if request.path == "/defect":
             raise KeyError(request.path)
         return Echoed(self, request)
+
+    def lane(self, headers: Mapping[str, str]) -> Take | None:
+        return self._take if self.taken is not None and not headers else None
+
+    def _take(self, asker: Asker, table: bytes, entity: bytes) -> bool:
+        if table != b"flights":
+            return False
+        asker.begin_plain()
+        cast("list[Any]", self.taken).append((asker, table, entity))
+        return True
 
     def malformed(self, status: int, message: str) -> Response:
         return Response(status, message.encode(), b"")
@@ -296,6 +307,70 @@ def test_a_head_that_closes_is_the_last_however_often_it_comes(peer: Peer, head:
     assert peer.statuses == [200]
     assert peer.is_closed or peer.is_half_closed
     assert (peer.echo.begun, peer.echo.ended) == (1, 1)
+
+
+PLAIN = b"GET /v1/flights/UA:1 HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_a_lookup_under_the_headers_of_the_request_before_is_taken_by_its_lane(peer: Peer) -> None:
+    peer.echo.taken = []
+    peer.send(PLAIN, PLAIN.replace(b"UA:1", b"a/b\\"), GET)  # the last one waits for its turn
+    ((asker, table, entity),) = peer.echo.taken
+
+    assert (table, entity, peer.statuses) == (b"flights", b"a/b\\", [200])
+    assert asker.keep(b"HTTP/1.1 200 taken\r\n\r\n")
+    peer.pause()
+    assert peer.received.endswith(b"HTTP/1.1 200 taken\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nGET /a  ")
+    peer.send(PLAIN)
+    assert len(peer.echo.taken) == 2
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        PLAIN.replace(b"GET", b"HEAD"),
+        PLAIN.replace(b"flights", b"others"),
+        PLAIN.replace(b"UA:1", b"UA%3A1"),
+        PLAIN.replace(b"UA:1", b"UA:1?release=1"),
+        PLAIN.replace(b"UA:1", b"UA 1"),
+        PLAIN.replace(b"UA:1", b"\xc3\xa4"),
+        PLAIN.replace(b"UA:1", b"x" * 513),
+        PLAIN.replace(b"UA:1", b""),
+        PLAIN.replace(b"Host: x", b"Host: y"),
+        PLAIN.replace(b"1.1", b"1.0"),
+        PLAIN + PLAIN,
+        PLAIN[:20],
+        post(b"/v1/flights/lookup", b"{}"),
+    ],
+)
+def test_what_is_anything_else_is_not_taken(peer: Peer, request_: bytes) -> None:
+    peer.echo.taken = []
+    peer.send(PLAIN, PLAIN)
+    ((asker, *_),) = peer.echo.taken
+    asker.keep(b"")
+    peer.send(request_)
+
+    assert len(peer.echo.taken) == 1
+
+
+def test_a_lookup_whose_answer_depends_on_its_headers_is_not_taken(peer: Peer) -> None:
+    peer.echo.taken = []
+    tagged = PLAIN.replace(b"\r\n\r\n", b"\r\nIf-None-Match: 7\r\n\r\n")
+    peer.send(tagged, tagged, tagged)
+
+    assert (peer.echo.taken, peer.statuses) == ([], [200] * 3)
+
+
+def test_who_ends_while_its_lookup_is_taken_is_told_of_the_end(peer: Peer) -> None:
+    peer.echo.taken = []
+    peer.send(PLAIN, PLAIN)
+    ((asker, *_),) = peer.echo.taken
+
+    assert peer.connection.eof_received()
+    assert not asker.keep(b"never written")
+    asker.send(Response(200, b"x", b""))
+    assert peer.received.endswith(b"content-length: 1\r\nconnection: close\r\n\r\nx")
+    assert peer.is_closed
 
 
 def test_a_repeated_get_with_a_body_is_read_with_its_body(peer: Peer) -> None:
