@@ -14,8 +14,8 @@ from schemas.errors import InputError, Problem
 from schemas.head import Head
 from schemas.keys import bucket_key, priors_key, row_key
 
-_KEYS_PER_WRITE = 512
-_PAUSE_SECONDS = 0.001
+_KEYS_PER_WRITE = 256
+_PAUSE_SECONDS = 0.0005
 
 RowsOf = Callable[[Head], Rows]
 """Finds the rows that a version was loaded from: in the layout `string` they alone know its keys."""

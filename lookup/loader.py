@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lookup.breath import breathe
 from lookup.connect import Address
 from lookup.crc import Positions
 from lookup.payload import Form, is_compact, payloads, runs
@@ -28,10 +29,9 @@ Commands = tuple[list[bytes], Any, int]
 
 _THREADS = 2
 _ROWS = 1 << 16  # read, packed and sent together
-# Where readers wait for the same server. A kernel that preempts lazily lets one who answers wait for the next tick,
-# milliseconds, while this computes: so it does in steps of less than one millisecond, and rests between them.
+# Where readers wait for the same server: little at once, in one thread, with a rest behind each step.
 _GENTLE_ROWS = 1 << 11
-_GENTLE_ROWS_PER_SECOND = 250_000  # of each thread
+_GENTLE_ROWS_PER_SECOND = 300_000
 _PROBE_MS = 10_000  # it goes by itself where this process is killed
 # Read back: a row in so many, and of a version so many at least.
 _SAMPLED_EVERY = 4096
@@ -87,6 +87,7 @@ class Load:
             for chunk, buckets in whole_buckets(pieces, head):
                 began = time.monotonic()
                 commands = _string_commands(head, chunk) if head.layout == "string" else self._bucketed(chunk, buckets)
+                breathe()
                 for keys, data, replies in commands:
                     wires.send(keys, data, replies)
                 for index in range(-rows % every, len(chunk.ids), every):
@@ -122,7 +123,9 @@ def whole_buckets(pieces: Iterable[Chunk], head: Head) -> Iterator[tuple[Chunk, 
     kept: Chunk | None = None
     for piece in pieces:
         chunk = kept + piece if kept else piece
+        breathe()
         buckets = chunk.buckets(head.buckets)
+        breathe()
         refuse_disorder(chunk, buckets, f"{head.table} run {head.run_id}")
         cut = int(np.searchsorted(buckets, buckets[-1]))
         if cut:
@@ -167,16 +170,18 @@ def load_priors(wires: Wires, head: Head, priors: dict[str, bytes]) -> None:
 
 
 def in_threads(load: Callable[[Part], Loaded], parts: Sequence[Part]) -> list[Loaded]:
-    """Load all parts with a few threads; where readers wait for the same server, at the lowest priority there is."""
+    """Load all parts with a few threads; where readers wait for the same server, with one of the lowest priority."""
+    is_gentle = isinstance(load, Load) and load.is_gentle
 
     def in_background(part: Part) -> Loaded:
-        if isinstance(load, Load) and load.is_gentle:
+        if is_gentle:
             # On Linux. A nice thread would still keep a core from those who answer until its slice ends.
             with suppress(OSError, AttributeError):
                 os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         return load(part)
 
-    with ThreadPoolExecutor(min(_THREADS, len(parts)) or 1, thread_name_prefix="load") as pool:
+    threads = 1 if is_gentle else _THREADS
+    with ThreadPoolExecutor(threads, thread_name_prefix="load") as pool:
         return list(pool.map(in_background, parts))
 
 
@@ -196,7 +201,9 @@ def refuse_disorder(chunk: Chunk, buckets: Positions, where: str) -> None:
 
 
 def _restores(head: Head, chunk: Chunk, buckets: Positions, form: Form) -> Commands:
+    breathe()
     made = payloads(chunk, buckets, form)
+    breathe()
     keys = [bucket_key(head.table, head.version, bucket).encode() for bucket in made.buckets.tolist()]
     sizes = np.diff(flat(made.bytes)[1]).tolist()
     prefixes = [

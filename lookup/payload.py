@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lookup.breath import breathe
 from lookup.crc import Bytes, Positions
 from lookup.rows import Chunk, fixed, flat
 
@@ -78,6 +79,7 @@ def payloads(chunk: Chunk, buckets: Positions, form: Form) -> Payloads:
     """
     starts = runs(buckets)
     entries = _listpack_entries(chunk) if form == "listpack" else _ziplist_entries(chunk, starts)
+    breathe()
     data, offsets = flat(entries)
     cuts = offsets[starts]
     bodies = _cut(data, cuts)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lookup.breath import breathe
 from lookup.crc import Bytes, Positions, crc32
 from lookup.store import Store
 from schemas.errors import InputError, Problem, UnavailableError
@@ -102,6 +103,7 @@ class FilePart:
         with self._open() as file:
             # In this thread, which may be one of low priority: those of Arrow's pool are not.
             for batch in file.iter_batches(rows, columns=self._names, use_threads=False):
+                breathe()
                 yield self._chunk(pa.Table.from_batches([batch]))
 
     @property
