@@ -28,7 +28,7 @@ _BETWEEN = Turn(lambda _: None)
 # None will be: the connection is being closed.
 _OVER = Turn(lambda _: None)
 # A plain lookup's is being made, in its lane.
-_PLAIN = Turn(lambda _: None, keeps_alive=True)
+PLAIN = Turn(lambda _: None, keeps_alive=True)
 
 
 class Answering(asyncio.Protocol):
@@ -92,12 +92,8 @@ class Answering(asyncio.Protocol):
             self._line.append(turn)
             self._steer()
 
-    def begin_plain(self) -> None:
-        """A plain lookup was taken (`lookup.message.Asker`)."""
-        self._turn = _PLAIN
-
     def keep(self, response: bytes) -> bool:
-        """Answer it, if more may follow."""
+        """Answer a plain lookup, if more may follow (`lookup.message.Asker`)."""
         if self._is_last or self._transport.is_closing():
             return False
         self._transport.write(response)

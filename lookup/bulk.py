@@ -21,14 +21,23 @@ RowsOf = Callable[[Head], Rows]
 """Finds the rows that a version was loaded from: in the layout `string` they alone know its keys."""
 
 
-def counts(address: Address, head: Head, rows_of: RowsOf) -> list[int]:
-    """Rows of a version that each server holds, in the order in which `Wires.info` tells of them."""
+def counts(address: Address, head: Head, rows_of: RowsOf, *, is_gentle: bool = False) -> list[int]:
+    """Rows of a version that each server holds, in the order in which `Wires.info` tells of them.
+
+    Args:
+        address: Of the Redis, or of one node of a cluster.
+        head: Of the version.
+        rows_of: Finds the rows that it was loaded from.
+        is_gentle: Whether another version is being read meanwhile: its readers go first.
+    """
     command = "HLEN" if head.layout == "bucket" else "EXISTS"
     with Wires(address) as wires:
         held = np.zeros(len(wires.shares()), np.int64)
         for keys in _keys(head, rows_of):
             found = wires.ask(keys, [packed(command, key) for key in keys])
             np.add.at(held, wires.owners(keys), found)
+            if is_gentle:
+                time.sleep(_PAUSE_SECONDS)
     return [int(rows) for rows in held]
 
 
@@ -40,12 +49,14 @@ def priors_of(address: Address, head: Head) -> dict[str, bytes]:
     return {field.decode(): value for field, value in zip(flat_pairs[::2], flat_pairs[1::2], strict=True)}
 
 
-def exists(address: Address, head: Head, rows: Rows) -> bool:
+def exists(address: Address, head: Head, rows: Rows, *, is_gentle: bool = False) -> bool:
     """Whether any key has a name of this version already; in the layout `string`, of the first part's."""
     with Wires(address) as wires:
         for keys in _keys(head, lambda _: rows, first_part_only=True):
             if any(wires.ask(keys, [packed("EXISTS", key) for key in keys])):
                 return True
+            if is_gentle:
+                time.sleep(_PAUSE_SECONDS)
     return False
 
 

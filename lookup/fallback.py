@@ -99,11 +99,15 @@ class Seen:
             found.append(answer)
         return found
 
-    def encoded(self, ids: Sequence[str], rows: Sequence[bytes | None], now: float) -> tuple[bytes, Status] | None:
-        """The JSON of `answers`, with commas between them, and their status; None where they are not all alike."""
+    def encoded(
+        self, ids: Sequence[str], rows: Sequence[bytes | None], now: float, around: tuple[bytes, bytes] = (b"", b"")
+    ) -> tuple[bytes, Status] | None:
+        """The JSON of `answers`, with commas between them and `around` them, and their status; None where they are not
+        all alike.
+        """
         if self._encoded is None or (state := self._state(now)) is None:
             return None
-        found = self._encoded.many(ids, rows, *state)
+        found = self._encoded.many(ids, rows, *state, around)
         return None if found is None else (found, state[0])
 
     def encoded_each(

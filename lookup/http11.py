@@ -11,7 +11,7 @@ from typing import cast
 
 import httptools
 
-from lookup.answering import Answering, Turn
+from lookup.answering import PLAIN, Answering, Turn
 from lookup.message import Exchange, Send, Service, Take, request_of
 
 MAX_BODY_BYTES = 1 << 20
@@ -58,10 +58,8 @@ class Connection(Answering):
     def data_received(self, data: bytes) -> None:
         exchange, head = self._exchange, self._headers if self._is_in_head else None
         is_between = exchange is None and head is None
-        if is_between and self._take and self._turn is None and (match := _LOOKUP(data)):
-            table, entity = match.groups()
-            if data[match.end() :] == self._repeated and self._take(self, table, entity):
-                return
+        if is_between and self._take and self._turn is None and self._is_taken(self._take, data):
+            return
         if is_between and (match := _GET(data)) and match[2] == self._repeated:
             self._repeat(match[1])
             return
@@ -87,6 +85,17 @@ class Connection(Answering):
             self._vain_bytes += len(data)
             if self._vain_bytes > HEAD_BYTES:
                 self._refuse(_too_long())
+
+    def _is_taken(self, take: Take, data: bytes) -> bool:
+        """Have a plain lookup taken by its lane, if that is what this is."""
+        match = _LOOKUP(data)
+        if match is None or data[match.end() :] != self._repeated:
+            return False
+        self._turn = PLAIN
+        if take(self, *match.groups()):
+            return True
+        self._turn = None
+        return False
 
     def _drop(self, data: bytes) -> None:
         """Read what follows the last request, for as long as its client may not have the answer; not without end."""

@@ -60,7 +60,6 @@ class Lane:
     def take(self, asker: Asker, entity: str) -> None:
         """Look an entity up, and answer who asks for it."""
         self._metrics.begin()
-        asker.begin_plain()
         tick, lookups = self._tick, self._lookups
         is_first = tick.write != lookups.writes or self._table.is_open
         if is_first:

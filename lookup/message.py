@@ -66,9 +66,6 @@ class Exchange(Protocol):
 class Asker(Protocol):
     """A connection that waits for the response to one request."""
 
-    def begin_plain(self) -> None:
-        """A plain lookup of it was taken."""
-
     def keep(self, response: bytes) -> bool:
         """Write a response to its plain lookup; False, and nothing is written, where it asks for no more behind it."""
 

@@ -51,8 +51,15 @@ class PlainAnswers:
         begun, routes, ends = pieces
         return [_BEGIN + beginning + ends[route] for beginning, route in zip(begun, routes, strict=True)]
 
-    def many(self, ids: Sequence[str], rows: Sequence[bytes | None], status: Status, age: float | None) -> bytes | None:
-        """The answers, with commas between them; None where one of them is of another kind."""
+    def many(
+        self,
+        ids: Sequence[str],
+        rows: Sequence[bytes | None],
+        status: Status,
+        age: float | None,
+        around: tuple[bytes, bytes] = (b"", b""),
+    ) -> bytes | None:
+        """The answers, with commas between them and `around` them; None where one of them is of another kind."""
         if None in rows or set(map(len, rows)) != {self._plain.size}:  # type: ignore[arg-type]
             return None
         if (pieces := self._pieces(ids, rows, status, age)) is None:
@@ -60,8 +67,14 @@ class PlainAnswers:
         begun, routes, ends = pieces
         if len(ends) == 1:  # nearly always
             (end,) = ends.values()
-            return _BEGIN + (end + _BETWEEN).join(begun) + end
-        return _BEGIN + _BETWEEN.join([beginning + ends[route] for beginning, route in zip(begun, routes, strict=True)])
+            between = end + _BETWEEN
+        else:
+            begun = [beginning + ends[route] for beginning, route in zip(begun, routes, strict=True)]
+            end, between = b"", _BETWEEN
+        # Here, where it is a few bytes: what comes of it is copied once.
+        begun[0] = around[0] + _BEGIN + begun[0]
+        begun[-1] += end + around[1]
+        return between.join(begun)
 
     def _pieces(
         self, ids: Sequence[str], rows: Sequence[bytes | None], status: Status, age: float | None

@@ -60,11 +60,11 @@ class Responses:
             answers = found.answers
             return Response(200, encode(LookupResponse(table, answers[0].release, answers)), JSON + lines(RETRY))
         now = time.time()
-        if encoded := found.seen.encoded(ids, found.rows, now):
-            answered, status = encoded
+        around = encode(LookupResponse(table, found.seen.head.release, []))
+        if encoded := found.seen.encoded(ids, found.rows, now, (around[:-2], around[-2:])):
+            body, status = encoded
             self._metrics.lookups(table, status, len(ids))
-            around = encode(LookupResponse(table, found.seen.head.release, []))
-            return Response(200, b"%b%b]}" % (around[:-2], answered), JSON)
+            return Response(200, body, JSON)
         answers = found.seen.answers(ids, found.rows, now)
         for answer in answers:
             self._count(table, answer)

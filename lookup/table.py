@@ -99,7 +99,8 @@ class RedisTable:
         """
         served = self._refuse_overtaken(head)
         known = self._known(head, served)
-        self._refuse_foreign(head, rows, known)
+        is_gentle = served is not None
+        self._refuse_foreign(head, rows, known, is_gentle=is_gentle)
         refuse_overlap(head, rows.parts)
         for needed in self.plan(head, rows):
             refuse_what_does_not_fit(needed, f"loading {self.name} version {head.version}")
@@ -109,9 +110,9 @@ class RedisTable:
             list_version(wires, head)
             load_priors(wires, head, rows.priors)
             wires.wait(wanted)
-        loaded = spread(Load(self._address, head, method, wanted, known is not None, served is not None), rows.parts)
+        loaded = spread(Load(self._address, head, method, wanted, known is not None, is_gentle), rows.parts)
         self._refuse_overtaken(head)
-        self._check(head, rows, [row for part in loaded for row in part.sample])
+        self._check(head, rows, [row for part in loaded for row in part.sample], is_gentle=is_gentle)
         if not self._versions.accept(head):
             where, found = f"{self.name} version {head.version}", "its rows were lost while they were loaded"
             raise UnavailableError(Problem("STORE_COUNT", where, found, f"{head.entities}; publish again"))
@@ -225,10 +226,10 @@ class RedisTable:
         """What Redis says of the version with that head's number; its lists may be lost while it is served."""
         return self._listed().get(head.version) or (served if served and served.version == head.version else None)
 
-    def _check(self, head: Head, rows: Rows, sample: Sequence[Row]) -> None:
+    def _check(self, head: Head, rows: Rows, sample: Sequence[Row], *, is_gentle: bool) -> None:
         """Read back how many rows there are, a sample of them, and all priors."""
         where = f"{self.name} version {head.version}"
-        if (found := sum(counts(self._address, head, lambda _: rows))) != head.entities:
+        if (found := sum(counts(self._address, head, lambda _: rows, is_gentle=is_gentle))) != head.entities:
             raise InputError(Problem("STORE_COUNT", where, f"{found} rows in Redis", f"{head.entities}"))
         held = priors_of(self._address, head)
         if wrong := sum(held.get(field) != rows.priors.get(field) for field in {*held, *rows.priors}):
@@ -242,14 +243,14 @@ class RedisTable:
         unlink(self._address, head, self._rows_of)
         self._versions.forget(head)
 
-    def _refuse_foreign(self, head: Head, rows: Rows, known: Head | None) -> None:
+    def _refuse_foreign(self, head: Head, rows: Rows, known: Head | None, *, is_gentle: bool) -> None:
         """Refuse a version that another store or program has under its number."""
         if known and known.run_id != head.run_id:
             where = f"{versions_key(self.name)} {head.version}"
             raise RefusedError(
                 Problem("STORE_FOREIGN", where, f"run {known.run_id} of another store", f"this store's {head.run_id}")
             )
-        if known is None and exists(self._address, head, rows):
+        if known is None and exists(self._address, head, rows, is_gentle=is_gentle):
             where, found = f"{self.name} version {head.version}", "another program's keys under names of ours"
             raise RefusedError(Problem("STORE_FOREIGN", where, found, "keys that only Almanac writes; remove them"))
 

@@ -40,7 +40,7 @@ def first_id_problem(ids: Sequence[str]) -> tuple[int, str] | None:
     """The position of the first of these that cannot be an entity id, and why; None where all can."""
     together = "".join(ids)
     # What is true of all characters is so of each id's; and without a blank, only an id without any is blank.
-    are_plain = together.isascii() and together.isprintable() and " " not in together and "" not in ids
+    are_plain = together.isascii() and together.isprintable() and " " not in together and all(ids)
     if are_plain and max(map(len, ids), default=0) <= MAX_ID_BYTES:
         return None  # nearly always
     return next(((at, why) for at, entity in enumerate(ids) if (why := id_problem(entity))), None)

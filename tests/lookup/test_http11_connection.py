@@ -43,7 +43,6 @@ class Echo:
     def _take(self, asker: Asker, table: bytes, entity: bytes) -> bool:
         if table != b"flights":
             return False
-        asker.begin_plain()
         cast("list[Any]", self.taken).append((asker, table, entity))
         return True
 
