@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from jobs.sparing import spare_modules
 from jobs.stages import GetSpark
 from jobs.tasks import file_count
 from schemas.errors import AlmanacError, InputError, Problem
@@ -66,6 +67,8 @@ def _attempt(pair: tuple[Path, Path, Wanted]) -> str | AlmanacError:
         return measure_pair(*pair).model_dump_json()
     except AlmanacError as err:
         return err  # as a value, because Spark would turn the exception into text
+    finally:
+        spare_modules()
 
 
 def stored_measures(folder: Path) -> Measures:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from jobs.sparing import spare_modules
 from lookup.loader import Loaded
 from lookup.rows import Part
 from lookup.table import Spread
@@ -27,6 +28,8 @@ def in_tasks(spark: "Callable[[], SparkSession]") -> Spread:
                 return load(part)
             except AlmanacError as err:
                 return err  # as a value, because Spark would turn the exception into text, and try again
+            finally:
+                spare_modules()
 
         loaded: list[Loaded] = []
         for found in spark().sparkContext.parallelize(parts, len(parts)).map(attempt).collect():

@@ -21,6 +21,7 @@ from jobs.explaining import EXPLAINED, Explainer
 from jobs.logs import log_in_worker
 from jobs.predicting import ERROR, NOTE, Contender, Predict, other_output, others_in
 from jobs.reusing import FINGERPRINT, PRINTS_SCHEMA, REUSED, Reusing
+from jobs.sparing import spare_modules
 from lookup.writer import SteadyWriter, write_rows
 from schemas.errors import AlmanacError
 from schemas.run import (
@@ -80,6 +81,7 @@ def told(work: Callable[[], dict[str, Any] | None]) -> Iterator[pa.RecordBatch]:
         record = {"os_error": [err.errno, err.strerror or str(err), err.filename]}
     if record is not None:
         yield pa.RecordBatch.from_pylist([{"record": json.dumps(record)}])
+    spare_modules()
 
 
 class Task(ABC):
