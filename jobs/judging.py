@@ -47,7 +47,8 @@ class Judge:
     buckets: int
 
     def __call__(self, number: int) -> dict[str, Any]:
-        table = file_rows(self.paths, number)
+        needed = None if self.projection.rules else [*self.key, ENTITY_ID, CRC]
+        table = file_rows(self.paths, number, needed)
         ids, keys = table.column(ENTITY_ID), [table.column(name) for name in self.key]
         bucket = pa.array(np.asarray(table.column(CRC)) % np.uint32(self.buckets))
         order = np.asarray(
@@ -58,7 +59,7 @@ class Judge:
             suspect |= ~_holds(rule(table))
         aside, failed, collapsed = "", 0, 0
         if suspect.any():
-            rows = self._distinct(table, np.flatnonzero(suspect))
+            rows = self._distinct(file_rows(self.paths, number), np.flatnonzero(suspect))
             reasons = self._reasons(rows)
             kept = pa.array([not each for each in reasons])
             suspect[np.asarray(rows.column(_AT).filter(kept))] = False
@@ -99,9 +100,10 @@ class Judge:
         return path
 
 
-def file_rows(paths: Sequence[Path], number: int) -> pa.RecordBatch:
-    """The rows of a file to come, in the order of the source."""
+def file_rows(paths: Sequence[Path], number: int, names: Sequence[str] | None = None) -> pa.RecordBatch:
+    """The rows of a file to come, in the order of the source; of these columns, or of all."""
     table = pa.Table.from_batches([_part(path, number) for path in paths])
+    table = table.select(names) if names else table
     columns = [pa.concat_arrays(column.chunks) for column in table.columns]
     return pa.RecordBatch.from_arrays(columns, schema=table.schema)
 

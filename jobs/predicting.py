@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from jobs.bundles import Bundle, proven_bundle
 from jobs.dealing import OTHER, VARIANT
+from jobs.gathering import Places, gathered
 from jobs.isolating import score_each
 from jobs.sieve import Sieve
 from schemas.errors import AlmanacError
@@ -117,9 +118,15 @@ def _scores(
     for code, name in enumerate(names):
         if name in bundles:
             rows = np.flatnonzero(codes == code)
-            scores[rows], raised = _by(bundles[name], batch.take(pa.array(rows)), width)
+            scores[rows], raised = _by(bundles[name], _some(batch, bundles[name], rows), width)
             errors |= {int(rows[at]): why for at, why in raised.items()}
     return scores, errors
+
+
+def _some(batch: pa.RecordBatch, bundle: Bundle, rows: Places) -> pa.RecordBatch:
+    """The rows at these places, of the columns that the bundle reads."""
+    read = {feature.name for feature in bundle.manifest.features}
+    return gathered(batch.select([name for name in batch.schema.names if name in read]), rows)
 
 
 def _by(bundle: Bundle, batch: pa.RecordBatch, width: int) -> tuple[Floats, dict[int, str]]:
