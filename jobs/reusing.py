@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -77,28 +78,47 @@ class Base:
         return all(self.engines.get(model) == (name,) for model, name in note["engines"].items())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Known:
     """Rows that were scored.
 
     Attributes:
-        prints: Their fingerprints, in order.
-        rows: Where among the outputs each is.
-        outputs: Of the rows.
+        prints: Their fingerprints.
+        outputs: Of the rows, in the same order.
     """
 
     prints: Prints
-    rows: Places
     outputs: pa.RecordBatch
 
-    def find(self, prints: Prints) -> Places:
-        """Where among the outputs each row is; -1 where it is not."""
-        if not len(self.prints):
-            return np.full(len(prints), -1)
+    def find(self, prints: Prints, before: int) -> Places:
+        """Where among them each row is; -1 where it is not.
+
+        Args:
+            prints: Of rows in the order of these.
+            before: How many rows came before them: where none was added or left, each is where it was.
+        """
+        found = np.full(len(prints), -1)
+        there = self.prints[before : before + len(prints)]
+        same = np.flatnonzero(there == prints[: len(there)])
+        found[same] = same + before
+        rest = np.flatnonzero(found < 0)
+        if len(rest) and len(self.prints):
+            found[rest] = self._searched(prints[rest])
+        return found
+
+    def _searched(self, prints: Prints) -> Places:
         order = np.argsort(prints)  # looked up in their order, they find what they need in the caches
         at = np.empty(len(prints), np.int64)
-        at[order] = np.minimum(np.searchsorted(self.prints, prints[order]), len(self.prints) - 1)
-        return np.where(self.prints[at] == prints, self.rows[at], -1)
+        at[order] = np.minimum(np.searchsorted(self._ordered, prints[order]), len(self.prints) - 1)
+        return np.where(self._ordered[at] == prints, self._order[at], -1)
+
+    @cached_property
+    def _order(self) -> Places:
+        return np.argsort(self.prints)
+
+    @cached_property
+    def _ordered(self) -> Prints:
+        return self.prints[self._order]
 
 
 def _read(folder: Path, part: BasePart, outputs: Sequence[str]) -> Known:
@@ -115,9 +135,8 @@ def _read(folder: Path, part: BasePart, outputs: Sequence[str]) -> Known:
     rows = rows.filter(pc.equal(rows.column("status"), SCORED)).select(outputs).combine_chunks()
     if rows.num_rows != len(prints):
         raise OSError(f"{part.predictions.path} has {rows.num_rows} scored rows, and {len(prints)} fingerprints")
-    order = np.argsort(prints)
     columns = [column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in rows.columns]
-    return Known(prints[order], order, pa.RecordBatch.from_arrays(columns, schema=rows.schema))
+    return Known(prints, pa.RecordBatch.from_arrays(columns, schema=rows.schema))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +192,14 @@ class _Part:
     def __init__(self, reusing: Reusing, known: Known | None) -> None:
         self._reusing, self._known = reusing, known
         self._pending: deque[_Asked] = deque()
+        self._before = 0  # rows
 
     def asked(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Of each batch the rows that the model is asked for: at least one, so that it tells of itself."""
         for batch in batches:
             prints = fingerprints(batch.select(self._reusing.columns))
-            places = self._known.find(prints) if self._known else np.full(len(prints), -1)
+            places = self._known.find(prints, self._before) if self._known else np.full(len(prints), -1)
+            self._before += len(prints)
             wanted = (places < 0) | drawn(prints, self._reusing.share, self._reusing.seed)
             wanted[0] = True
             self._pending.append(_Asked(batch, prints, places, np.flatnonzero(wanted)))
