@@ -51,19 +51,25 @@ def routes(place: Workplace) -> Samples:
     """The seconds of two routed models in one pass, against the sum of each model alone less one read."""
     found = _child(place, "routes")
     alone = [first + second - found["read"] for first, second in zip(found["first"], found["second"], strict=True)]
-    note = f"{found['rows']:,} rows; one read is {found['read']:.1f} s"
+    note = f"{found['rows']:,} rows, {found['way']}; one read is {found['read']:.2f} s"
     return {"score_routes_seconds": Compared(found["both"], alone, note)}
 
 
 def reuse(place: Workplace) -> Samples:
     """The seconds of scoring rows of which 2 % changed, those that did not by reuse, against scoring all of them."""
-    found = _child(place, "reuse")
+    return {"score_reuse_seconds": _reused(_child(place, "reuse"))}
+
+
+def reuse_of_library(place: Workplace) -> Samples:
+    """The same with a model that the kernel does not cover."""
+    return {"score_reuse_library_seconds": _reused(_child(place, "reuse-library"))}
+
+
+def _reused(found: Any) -> Compared:
     reused, cpu = found["reused"], {name: min(taken) for name, taken in found["cpu"].items()}
-    note = (
-        f"{found['rows']:,} rows, {reused['rows']:,} of them reused and {reused['audited']:,} audited, {found['way']}; "
-    )
-    note += f"CPU {cpu['reusing']:.1f} s against {cpu['full']:.1f} s"
-    return {"score_reuse_seconds": Compared(found["seconds"]["reusing"], found["seconds"]["full"], note)}
+    note = f"{found['rows']:,} rows, {reused['rows']:,} of them reused and {reused['audited']:,} audited, "
+    note += f"{found['way']}, {found['engine']}; CPU {cpu['reusing']:.1f} s against {cpu['full']:.1f} s"
+    return Compared(found["seconds"]["reusing"], found["seconds"]["full"], note)
 
 
 def worker_memory(place: Workplace) -> Samples:

@@ -39,7 +39,9 @@ predictions:
 """
 
 
-def declare(root: Path, rows: int, *, routed: bool = False, reused: bool = False) -> Settings:
+def declare(
+    root: Path, rows: int, *, routed: bool = False, reused: bool = False, leaves: int | None = None
+) -> Settings:
     """Write the pipeline and its rows: a day to train on, a day to score."""
     folder = root / "dags" / NAME
     folder.mkdir(parents=True)
@@ -49,6 +51,8 @@ def declare(root: Path, rows: int, *, routed: bool = False, reused: bool = False
     declared = _pipeline(root / "data", routed=routed)
     if reused:
         declared["models"]["reuse"] = {}
+    if leaves:
+        declared["training"]["params"]["num_leaves"] = leaves
     write_yaml(folder / "pipeline.yaml", declared)
     (folder / "expectations.yaml").write_text(_EXPECTATIONS)
     return Settings(pipelines=root / "dags", store=root / "store")
