@@ -1,6 +1,7 @@
 """A local MLflow model directory, read without MLflow: which file holds the model, and which columns it reads."""
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +16,20 @@ from schemas.errors import DeclarationError, InputError, Problem
 
 _DESCRIPTION = "MLmodel"
 _REGISTRY = "models:/"
+_AS_SKOPS = "log it with mlflow.sklearn and serialization_format='skops' (trees need skops_trusted_types too)"
 # The flavors that are read, which key of each names the model's file, and how to have a file that is no pickle.
 _FILES: dict[str, tuple[Flavor, str, str]] = {
     "lightgbm": ("lightgbm", "data", "log the Booster (model.booster_) with mlflow.lightgbm, which writes model.lgb"),
-    "sklearn": ("sklearn", "pickled_model", "log it with mlflow.sklearn and serialization_format='skops'"),
+    "sklearn": ("sklearn", "pickled_model", _AS_SKOPS),
     "onnx": ("onnx", "data", "log it with mlflow.onnx, as one file"),
 }
 _PICKLES = (".pkl", ".pickle", ".joblib", ".cloudpickle")
+# Whoever sets them keeps what is set. MLflow counts its uses and sends them; tries for minutes; draws over our lines.
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,7 @@ def mlflow_model(source: str) -> Iterator[MlflowModel]:
 
     Raises:
         InputError: it is not there, is pickled, or has no signature of columns.
-        DeclarationError: the registry is asked for, and MLflow is not installed.
+        DeclarationError: the registry is asked for, and MLflow is not installed, or lacks what this registry needs.
     """
     if not source.startswith(_REGISTRY):
         yield _read(source, Path(source))
@@ -54,6 +62,8 @@ def mlflow_model(source: str) -> Iterator[MlflowModel]:
 
 
 def _downloaded(source: str, folder: str) -> Path:
+    for name, value in _QUIET.items():  # it reads some of them when it is imported
+        os.environ.setdefault(name, value)
     try:
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
@@ -62,8 +72,13 @@ def _downloaded(source: str, folder: str) -> Path:
         raise DeclarationError(Problem("IMPORT_EXTRA", source, found, "the extra almanac[mlflow]")) from err
     try:
         return Path(download_artifacts(artifact_uri=source, dst_path=folder))
+    except ImportError as err:  # of a database's driver, or of a cloud's client
+        found = f"MLflow needs a package for this registry: {err}"
+        raise DeclarationError(Problem("IMPORT_EXTRA", source, found, "that package, or a tracking server")) from err
     except (MlflowException, OSError) as err:
-        raise InputError(Problem("IMPORT_MODEL", source, str(err).splitlines()[0], "a registered model")) from err
+        found = str(err).strip().splitlines()[0]
+        expected = "a model of the registry that MLFLOW_TRACKING_URI names"
+        raise InputError(Problem("IMPORT_MODEL", source, found, expected)) from err
 
 
 def _read(source: str, folder: Path) -> MlflowModel:
@@ -77,6 +92,9 @@ def _read(source: str, folder: Path) -> MlflowModel:
     file = str(flavors[known[0]].get(key) or "")
     if file.endswith(_PICKLES):
         found = f"{file} is a pickle, which can run anything when it is opened"
+        raise InputError(Problem("IMPORT_FLAVOR", source, found, remedy))
+    if file.endswith(".skops") and flavor != "sklearn":  # what MLflow makes of LGBMClassifier and its like
+        found = f"{file} is an estimator in scikit-learn's manner, not {flavor}'s own file"
         raise InputError(Problem("IMPORT_FLAVOR", source, found, remedy))
     path = folder / file
     if not file or folder.resolve() not in path.resolve().parents or not path.is_file():

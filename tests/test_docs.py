@@ -40,7 +40,7 @@ PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *s
 CODE = [path for folder in ("schemas", "lookup", "validation", "jobs") for path in (ROOT / folder).rglob("*.py")]
 # Names with a code's form that are none.
 _NO_CODE = re.compile(
-    r"(ALMANAC|AIRFLOW|PYSPARK|OMP|OPENLINEAGE)_.*|UNEXPECTED_EOF|SPARK_(LOCAL_IP|CONF_DIR)|(MALFORMED|FAILED_READ|CANNOT_READ)_.*"
+    r"(ALMANAC|AIRFLOW|PYSPARK|OMP|OPENLINEAGE|MLFLOW)_.*|UNEXPECTED_EOF|SPARK_(LOCAL_IP|CONF_DIR)|(MALFORMED|FAILED_READ|CANNOT_READ)_.*"
     r"|JAVA_HOME|GX_ANALYTICS_ENABLED|PROMETHEUS_MULTIPROC_DIR"
 )
 _RAISERS = {"Problem", "_error", "error", "_refused", "RequestError", "Refusal"}

@@ -218,7 +218,7 @@ def locked() -> dict[str, str]:
 def test_the_lock_pins_every_direct_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    for apart in ("bench", "bench-scoring", "mlflow"):  # in environments of their own: of benchmarks, or of who imports
+    for apart in ("bench", "bench-scoring"):  # in environments of their own
         del extras[apart]
     lines = [*project["dependencies"], *(line for lines in extras.values() for line in lines)]
     wanted = [Requirement(line) for line in lines if not line.startswith("almanac[")]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from schemas.errors import AlmanacError, BlockedError, Problem
 from schemas.expectations import Suites
 from schemas.pipeline import Pipeline
 from schemas.settings import Settings
+from tests.conftest import ROOT
 from tests.jobs.flavored import CLASSES, labels, onnx_graph, rows
 
 COLUMNS = {"age": "double", "distance": "double", "carrier": "string"}
@@ -196,9 +198,93 @@ def test_a_model_below_its_floor_is_not_imported(tmp_path: Path, holdout: Path) 
 
 
 def test_a_registered_model_needs_the_extra(tmp_path: Path, holdout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mlflow", None)
+    for name in [each for each in sys.modules if each.partition(".")[0] == "mlflow"] or ["mlflow"]:
+        monkeypatch.setitem(sys.modules, name, None)  # as where it is not installed, whatever was loaded before
     problem = refused(tmp_path, "models:/flights@champion", holdout)
     assert (problem.code, problem.expected) == ("IMPORT_EXTRA", "the extra almanac[mlflow]")
+    assert "MLflow is not installed" in problem.found
+
+
+# MLflow 3.17 asks SQLAlchemy 2.1 for what that gives up.
+asks_registry = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a registry of MLflow's, `mlflow.db`, and what the models in it predict, as they come from it."""
+    folder = tmp_path_factory.mktemp("registry")
+    command = [sys.executable, "-m", "tests.jobs.registering", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def registry(registered: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, and named to MLflow."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registered}/mlflow.db")
+    return registered
+
+
+@asks_registry
+@pytest.mark.parametrize(
+    ("name", "label", "training", "outputs"),
+    [
+        ("boosted", "late", {}, ["score"]),
+        (
+            "forest",
+            "when",
+            {"objective": "multiclass", "classes": sorted(CLASSES)},
+            ["p_early", "p_late", "p_on_time", "class"],
+        ),
+    ],
+)
+def test_a_registered_model_predicts_as_it_does_where_mlflow_loads_it(
+    name: str, label: str, training: dict[str, Any], outputs: list[str], tmp_path: Path, registry: Path, holdout: Path
+) -> None:
+    settings = Settings(pipelines=tmp_path, store=tmp_path / "store")
+    bundle = import_bundle(settings, declared(**training), f"models:/{name}@champion", holdout=holdout, label=label)
+    assert [output.name for output in bundle.manifest.outputs] == outputs
+    its_own = np.load(registry / f"{name}.npy").reshape(rows().num_rows, -1)
+    assert np.array_equal(bundle.predict(rows())[:, : its_own.shape[1]], its_own)
+    assert find_bundle(Store(settings.store, "flights").bundles, "latest", where="w") == bundle.folder
+
+
+@asks_registry
+@pytest.mark.parametrize(
+    ("source", "code", "said"),
+    [
+        ("models:/boosted@retired", "IMPORT_MODEL", "alias retired not found"),
+        ("models:/unheard@champion", "IMPORT_MODEL", "unheard not found"),
+        ("models:/boosted@", "IMPORT_MODEL", "Not a proper models:/ URI"),
+        ("models:/pickled@champion", "IMPORT_FLAVOR", "model.pkl is a pickle"),
+        ("models:/estimator@champion", "IMPORT_FLAVOR", "model.skops is an estimator in scikit-learn's manner"),
+    ],
+)
+def test_what_the_registry_has_not_or_has_otherwise_is_told(
+    source: str, code: str, said: str, tmp_path: Path, registry: Path, holdout: Path
+) -> None:
+    problem = refused(tmp_path, source, holdout)
+    assert (problem.code, problem.where) == (code, source)
+    assert said in problem.found
+
+
+@asks_registry
+@pytest.mark.parametrize(
+    ("address", "code", "said"),
+    [
+        ("http://127.0.0.1:9", "IMPORT_MODEL", "API request to http://127.0.0.1:9"),
+        ("postgresql://127.0.0.1:9/x", "IMPORT_EXTRA", "No module named 'psycopg"),
+        ("foo://x", "IMPORT_MODEL", "unsupported URI 'foo://x'"),
+    ],
+)
+def test_a_registry_that_cannot_be_asked_is_told(
+    address: str, code: str, said: str, tmp_path: Path, holdout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    problem = refused(tmp_path, "models:/boosted@champion", holdout)
+    assert problem.code == code
+    assert said in problem.found
 
 
 def test_an_unknown_variant_is_refused(tmp_path: Path, holdout: Path) -> None:
