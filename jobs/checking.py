@@ -250,7 +250,8 @@ class Checks:
         groups = slices.groups if slices else []
         confidence = slices.confidence if slices else 0.95
         table = outcomes(self._plan, earlier, self._spark(), {column for group in groups for column in group})
-        self.outcomes = contest_outcomes(earlier, table, self._declared.training.objective, confidence)
+        objective, min_rows = self._declared.training.objective, declared.min_rows
+        self.outcomes = contest_outcomes(earlier, table, objective, by=groups, min_rows=min_rows, confidence=confidence)
         profile = measure_calibration([table], groups)
         self.calibrated = earlier.run_id
         self.calibration = calibration_measures(profile, confidence=confidence)

@@ -1,7 +1,7 @@
 """What came of an earlier release: its predictions, and its challengers', beside the labels that are known by now."""
 
 import datetime as dt
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ from schemas.report import ContestOutcome
 from schemas.run import ENTITY_ID, FEATURES, PREDICTIONS, SCORED, RunManifest
 from validation.analysis import analysis_errors
 from validation.contest import shadow_files
-from validation.contest_outcome import measure_outcome
+from validation.contest_outcome import Foreseen, measure_outcome
 from validation.parity import Floats
 from validation.quarantine import entity_id_column
 
@@ -70,23 +70,33 @@ def outcomes(plan: Plan, earlier: RunManifest, spark: "SparkSession", columns: C
 
 
 def contest_outcomes(
-    earlier: RunManifest, table: pa.Table, objective: Objective, confidence: float
+    earlier: RunManifest,
+    table: pa.Table,
+    objective: Objective,
+    *,
+    by: Sequence[tuple[str, ...]],
+    min_rows: int,
+    confidence: float,
 ) -> tuple[ContestOutcome, ...]:
-    """Each challenger of the earlier run against what would have served without it, by what `outcomes` found."""
+    """Each challenger of the earlier run against what would have served without it, by what `outcomes` found.
+
+    Args:
+        earlier: The run.
+        table: Of `outcomes`, with the columns that are grouped by.
+        objective: Of the models.
+        by: What to group by.
+        min_rows: Labels that a group needs.
+        confidence: Of every interval.
+    """
     served, label = _floats(table, "prediction"), _floats(table, "label")
     found = []
     for name in _challengers(earlier):
         if OTHER + name in table.column_names:
             other = _floats(table, OTHER + name)
-            serves = bool(earlier.counts.variants.get(name))
+            champion, challenger = (other, served) if earlier.counts.variants.get(name) else (served, other)
+            foreseen = Foreseen(objective, champion, challenger, label)
             measured = measure_outcome(
-                name,
-                run_id=earlier.run_id,
-                objective=objective,
-                champion=other if serves else served,
-                challenger=served if serves else other,
-                label=label,
-                confidence=confidence,
+                name, foreseen, run_id=earlier.run_id, table=table, by=by, min_rows=min_rows, confidence=confidence
             )
             found.append(measured)
     return tuple(found)

@@ -197,6 +197,23 @@ class FunnelMeasure(_Record):
     recall: Interval
 
 
+class OutcomeGroup(_Record):
+    """One group of the rows that a challenger and those who served are held against what came of.
+
+    Attributes:
+        columns: What is grouped by; one column or a pair.
+        values: The group's value of each.
+        rows, champion, challenger, difference: As of all rows, in `ContestOutcome`.
+    """
+
+    columns: tuple[str, ...]
+    values: tuple[str, ...]
+    rows: int
+    champion: dict[str, FiniteFloat]
+    challenger: dict[str, FiniteFloat]
+    difference: Interval
+
+
 class ContestOutcome(_Record):
     """A challenger of an earlier run against what would have served without it, by what came.
 
@@ -205,6 +222,7 @@ class ContestOutcome(_Record):
         champion: Metrics over these rows; none where one class alone came.
         challenger: The same of the challenger.
         difference: Mean of the challenger's loss less the champion's, row by row: below 0 the challenger is better.
+        groups: Of each declared slice, those with enough labels, the largest first.
     """
 
     name: str
@@ -214,6 +232,7 @@ class ContestOutcome(_Record):
     champion: dict[str, FiniteFloat]
     challenger: dict[str, FiniteFloat]
     difference: Interval | None
+    groups: tuple[OutcomeGroup, ...] = ()
 
 
 class Override(_Record):

@@ -1,24 +1,53 @@
 """A challenger and those who served, against what came of the entities that both scored."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+import pyarrow as pa
 
 from schemas.bundle import Objective
 from schemas.errors import InputError
-from schemas.report import ContestOutcome
+from schemas.report import ContestOutcome, OutcomeGroup
+from validation.grouping import GroupRows, largest_groups
 from validation.intervals import mean_interval
 from validation.parity import Floats, measure
+from validation.sketch import Ints
 
+MAX_SHOWN = 50
 _SMALLEST = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What two models said of the same rows, and what came of them.
+
+    Attributes:
+        objective: `binary` (log loss) or `regression` (squared error).
+        champion: What would serve without the challenger, shape (rows,); NaN where it did not score.
+        challenger: The same of the challenger.
+        label: NaN where it is not known yet.
+    """
+
+    objective: Objective
+    champion: Floats
+    challenger: Floats
+    label: Floats
+
+    def at(self, places: Ints) -> "Foreseen":
+        """Of some of the rows."""
+        return Foreseen(self.objective, self.champion[places], self.challenger[places], self.label[places])
 
 
 def measure_outcome(
     name: str,
+    foreseen: Foreseen,
     *,
     run_id: str,
-    objective: Objective,
-    champion: Floats,
-    challenger: Floats,
-    label: Floats,
+    table: pa.Table,
+    by: Sequence[tuple[str, ...]] = (),
+    min_rows: int = 1,
     confidence: float = 0.95,
 ) -> ContestOutcome:
     """How well both models foresaw it, over the rows that have two finite predictions and a label.
@@ -28,27 +57,47 @@ def measure_outcome(
 
     Args:
         name: Of the challenger.
+        foreseen: The rows.
         run_id: Of the earlier run.
-        objective: `binary` (log loss) or `regression` (squared error).
-        champion: What would serve without the challenger, shape (rows,); NaN where it did not score.
-        challenger: The same of the challenger.
-        label: NaN where it is not known yet.
-        confidence: Of the interval.
+        table: The same rows, with the columns that are grouped by.
+        by: What to group by: columns, or pairs of them (`Slices.groups`).
+        min_rows: That have all three numbers; groups of fewer are not told of.
+        confidence: Of each interval.
+
+    Raises:
+        InputError: a column, or a pair, has more than 1,000 groups.
     """
-    usable = np.isfinite(champion) & np.isfinite(challenger) & np.isfinite(label)
-    champion, challenger, label = champion[usable], challenger[usable], label[usable]
-    losses = [_losses(objective, scores, label) for scores in (champion, challenger)]
-    difference = losses[1] - losses[0]
-    rows = int(label.size)
+    usable = np.flatnonzero(
+        np.isfinite(foreseen.champion) & np.isfinite(foreseen.challenger) & np.isfinite(foreseen.label)
+    )
+    known = foreseen.at(usable)
+    groups = largest_groups(table.take(pa.array(usable)), by, least=min_rows, most=MAX_SHOWN)
     return ContestOutcome(
         name=name,
         run_id=run_id,
-        rows=rows,
-        loss="log loss" if objective == "binary" else "squared error",
-        champion=_metrics(objective, label, champion),
-        challenger=_metrics(objective, label, challenger),
-        difference=mean_interval(float(difference.mean()), float(difference.var()), rows, confidence) if rows else None,
+        loss="log loss" if foreseen.objective == "binary" else "squared error",
+        groups=tuple(_group(known, group, confidence) for group in groups),
+        **_told(known, confidence),
     )
+
+
+def _group(known: Foreseen, group: GroupRows, confidence: float) -> OutcomeGroup:
+    told = _told(known.at(group.places), confidence)
+    return OutcomeGroup(columns=group.columns, values=group.values, **told)
+
+
+def _told(known: Foreseen, confidence: float) -> dict[str, Any]:
+    rows, label = int(known.label.size), known.label
+    losses = [_losses(known.objective, scores, label) for scores in (known.champion, known.challenger)]
+    difference = losses[1] - losses[0]
+    return {
+        "rows": rows,
+        "champion": _metrics(known.objective, label, known.champion),
+        "challenger": _metrics(known.objective, label, known.challenger),
+        "difference": mean_interval(float(difference.mean()), float(difference.var()), rows, confidence)
+        if rows
+        else None,
+    }
 
 
 def _losses(objective: Objective, scores: Floats, label: Floats) -> Floats:

@@ -1,6 +1,7 @@
 """Which group each row is in, by the values of one column or of a pair, and what is measured of each group."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -93,6 +94,38 @@ class _Pairs:
             numbers = self._numbers[keys]
         found: Ints = numbers.astype(np.int64)
         return found
+
+
+class GroupRows(NamedTuple):
+    """Where the rows of one group are.
+
+    Attributes:
+        columns: What is grouped by.
+        values: The group's value of each.
+        places: Of its rows in the table, ascending.
+    """
+
+    columns: tuple[str, ...]
+    values: tuple[str, ...]
+    places: Ints
+
+
+def largest_groups(table: pa.Table, by: Sequence[tuple[str, ...]], *, least: int, most: int) -> Iterator[GroupRows]:
+    """Of each group-by the groups with so many rows or more, the largest first, and not more than `most` of them.
+
+    Raises:
+        InputError: a column, or a pair, has more than 1,000 groups.
+    """
+    grouping = Grouping(by)
+    numbered = [grouping.number(batch) for batch in table.to_batches()]
+    for columns in by:
+        values = grouping.groups(columns)
+        codes = np.concatenate([np.zeros(0, np.int64), *(found[columns] for found in numbered)])
+        counts = np.bincount(codes, minlength=len(values))
+        places = np.split(np.argsort(codes, kind="stable"), np.cumsum(counts)[:-1])
+        enough = [number for number in range(len(values)) if counts[number] >= max(least, 1)]
+        for number in sorted(enough, key=lambda number: (-counts[number], values[number]))[:most]:
+            yield GroupRows(columns, values[number], places[number])
 
 
 class SliceMeter:

@@ -247,8 +247,18 @@ def test_a_challenger_is_held_against_what_came_once_that_is_known(settings: Set
     difference = shadow.challenger["log_loss"] - shadow.champion["log_loss"]
     assert shadow.difference.value == pytest.approx(difference)
     assert shadow.difference.low > 0  # a single tree foresees less
+    origins = rows(settings, first.manifest, FEATURES).column("origin").to_pylist()
+    by_origin = {group.values[0]: group for group in shadow.groups if group.columns == ("origin",)}
+    for origin in ("EWR", "JFK", "LGA"):
+        chosen = [at for at, each in enumerate(origins) if each == origin]
+        known, scores = [truth[at] for at in chosen], [served.column("score")[at].as_py() for at in chosen]
+        assert by_origin[origin].rows == len(chosen)
+        assert by_origin[origin].champion["auc"] == pytest.approx(roc_auc_score(known, scores))
+    assert min(group.rows for group in (*shadow.groups, *canary.groups)) >= 20
     page = (Store(settings.store, PIPELINE).run_folder(report.run_id) / "report.html").read_text()
     assert "fewer by what came" in page
+    assert "difference of log loss" in page
+    assert "origin: JFK" in page
 
 
 def known_labels(settings: Settings) -> dict[str, list[Any]]:

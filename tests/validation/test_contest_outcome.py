@@ -1,24 +1,31 @@
 """A challenger by what came: paired, over the rows that both scored and whose label is known."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.bundle import Objective
 from schemas.report import ContestOutcome
-from validation.contest_outcome import measure_outcome
+from validation.contest_outcome import Foreseen, measure_outcome
 from validation.parity import Floats
 
 NAN = float("nan")
 
 
 def outcome(
-    champion: list[float], challenger: list[float], label: list[float], objective: str = "binary"
+    champion: list[float],
+    challenger: list[float],
+    label: list[float],
+    objective: Objective = "binary",
+    min_rows: int = 1,
+    **columns: list[str | None],
 ) -> ContestOutcome:
-    columns: list[Floats] = [np.array(each, dtype=np.float64) for each in (champion, challenger, label)]
-    return measure_outcome(
-        "new", run_id="r", objective=objective, champion=columns[0], challenger=columns[1], label=columns[2]
-    )
+    numbers: list[Floats] = [np.array(each, dtype=np.float64) for each in (champion, challenger, label)]
+    by = [(name,) for name in columns] + ([tuple(columns)] if len(columns) > 1 else [])
+    table = pa.table({"label": numbers[2], **columns})
+    return measure_outcome("new", Foreseen(objective, *numbers), run_id="r", table=table, by=by, min_rows=min_rows)
 
 
 def test_only_rows_with_two_predictions_and_a_label_count() -> None:
@@ -57,6 +64,59 @@ def test_a_certain_prediction_that_was_wrong_is_a_large_loss_and_a_number() -> N
 
     assert found.difference is not None
     assert 30 < found.difference.value < 40
+
+
+def test_each_group_is_told_by_its_own_labelled_rows() -> None:
+    found = outcome(
+        [0.1, 0.9, 0.5, 0.5, 0.5, 0.5], [0.9, 0.1, 0.2, 0.8, NAN, 0.5], [0.0, 1.0, 0.0, 1.0, 1.0, NAN],
+        min_rows=2,
+        origin=["EWR", "EWR", "JFK", "JFK", "JFK", None], haul=["long", "long", "long", "short", "long", None],
+    )  # fmt: skip
+
+    told = {(group.columns, group.values): group for group in found.groups}
+    assert [(key, group.rows) for key, group in told.items()] == [
+        ((("origin",), ("EWR",)), 2),
+        ((("origin",), ("JFK",)), 2),
+        ((("haul",), ("long",)), 3),
+        ((("origin", "haul"), ("EWR", "long")), 2),
+    ]
+    newark, kennedy = told[("origin",), ("EWR",)], told[("origin",), ("JFK",)]
+    assert (newark.champion["auc"], newark.challenger["auc"]) == (1.0, 0.0)
+    assert (kennedy.champion["auc"], kennedy.challenger["auc"]) == (0.5, 1.0)
+    assert newark.difference.value == pytest.approx(np.log(0.9) - np.log(0.1))
+    assert kennedy.difference.value == pytest.approx(np.log(0.5) - np.log(0.8))
+
+
+def test_a_group_where_one_class_alone_came_has_a_difference_and_no_metric() -> None:
+    found = outcome([0.1, 0.2, 0.5], [0.2, 0.3, 0.5], [0.0, 0.0, 1.0], min_rows=2, origin=["EWR", "EWR", "JFK"])
+
+    (group,) = found.groups
+    assert (group.values, group.champion, group.challenger) == (("EWR",), {}, {})
+    assert group.difference.value > 0
+
+
+def test_of_many_groups_the_largest_fifty_are_told() -> None:
+    names = [f"g{number:02}" for number in range(60) for _ in range(1 + (number == 59))]
+
+    found = outcome([1.0] * 61, [1.0] * 61, [1.0] * 61, "regression", name=names)
+
+    assert [group.values[0] for group in found.groups] == ["g59", *(f"g{number:02}" for number in range(49))]
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 1), st.floats(0, 1), st.sampled_from([0.0, 1.0]), st.sampled_from("abc")), min_size=1
+    )
+)
+def test_groups_add_up_to_all_rows(rows: list[tuple[float, float, float, str]]) -> None:
+    a, b, label = ([float(row[at]) for row in rows] for at in range(3))
+
+    found = outcome(a, b, label, name=[row[3] for row in rows])
+
+    assert sum(group.rows for group in found.groups) == found.rows == len(rows)
+    assert found.difference is not None
+    whole = sum(group.difference.value * group.rows for group in found.groups) / found.rows
+    assert whole == pytest.approx(found.difference.value)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.sampled_from([0.0, 1.0, NAN])), max_size=40))

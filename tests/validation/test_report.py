@@ -9,8 +9,10 @@ from schemas.head import ColumnSpec
 from schemas.report import (
     CalibrationMeasure,
     CheckResult,
+    ContestOutcome,
     DriftMeasure,
     Interval,
+    OutcomeGroup,
     Override,
     Report,
     SliceMeasure,
@@ -21,7 +23,7 @@ from validation.profile import Profile, profile_batches
 from validation.report import render_page
 
 NOON = dt.datetime(2013, 7, 1, 12, tzinfo=dt.UTC)
-VOID = {"meta", "link"}
+VOID = {"meta", "link", "wbr"}
 
 
 class Page(HTMLParser):
@@ -291,3 +293,22 @@ def test_carried_entities_are_counted_apart() -> None:
     assert "100 known: 90 scored, 6 carried over, 4 quarantined" in text
     assert "Carried over from run 2013-06-30-bbb" in text
     assert "4 are answered as unknown, whatever priors there are." in text
+
+
+@pytest.mark.parametrize(
+    ("group", "cells"), [({"auc": 0.75, "log_loss": 0.5}, "0.75 0.75"), ({}, "\N{EN DASH} \N{EN DASH}")]
+)
+def test_a_challenger_by_what_came_is_told_for_each_group(group: dict[str, float], cells: str) -> None:
+    both = {"auc": 0.7, "log_loss": 0.6}
+    near = Interval(value=-0.01, low=-0.02, high=0.005)
+    known = OutcomeGroup(
+        columns=("origin", "haul"), values=("J<K", "long"), rows=120, champion=group, challenger=group, difference=near
+    )
+    outcome = ContestOutcome(
+        name="canary", run_id="2013-06-01-ccc", rows=900, loss="log loss", champion=both, challenger=both,
+        difference=near, groups=(known,),
+    )  # fmt: skip
+    text = page(report(Verdict.PASS, check(), outcomes=(outcome,))).text
+
+    assert "group rows auc, those that serve auc, challenger difference of log loss" in text
+    assert f"origin, haul: J<K, long 120 {cells} -0.0100 -0.0200 to 0.0050" in text
