@@ -224,7 +224,8 @@ class Checks:
     def _challengers(self) -> list[CheckResult]:
         slices = self._declared.checks.slices
         for declared in self._declared.models.challengers:
-            measure = measure_contest(declared, self._manifest, self._folder, slices.columns if slices else [])
+            by, min_rows = (slices.groups, slices.min_rows) if slices else ([], 1)
+            measure = measure_contest(declared, self._manifest, self._folder, by, min_rows)
             self.contests += (measure,)
         manifest = self._manifest
         return [check_sample_ratio(declared, manifest.counts) for declared in self._declared.models.challengers]

@@ -140,13 +140,21 @@ class CalibrationMeasure(_Record):
 
 
 class ContestGroup(_Record):
-    """One group of the rows that champion and challenger both scored."""
+    """One group of the rows that champion and challenger both scored.
+
+    Attributes:
+        column: What is grouped by; of a pair both, with a comma between.
+        value: The same of its values.
+        rank_correlation, top_decile_overlap: As of all rows; None where the group is too small.
+    """
 
     column: str
     value: str
     rows: int
     champion_mean: FiniteFloat
     challenger_mean: FiniteFloat
+    rank_correlation: FiniteFloat | None = None
+    top_decile_overlap: FiniteFloat | None = None
 
 
 class ContestMeasure(_Record):
@@ -160,7 +168,7 @@ class ContestMeasure(_Record):
         mean_change: Of the absolute difference of the two predictions of a row.
         rank_correlation: Spearman's.
         top_decile_overlap: Share of the champion's highest tenth that is in the challenger's too.
-        groups: The largest of each declared slice's columns.
+        groups: The largest of each declared slice.
     """
 
     name: str

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from math import sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from schemas.models import Challenger
 from schemas.report import CheckResult, ContestGroup, ContestMeasure, Verdict
 from schemas.run import ENTITY_ID, FEATURES, PREDICTIONS, SHADOW, Counts, DataFile, RunManifest
+from validation.grouping import GroupRows, largest_groups
 from validation.ranking import Floats, ranked
 
 # Beyond it a share is off by more than one run in a million would be by chance: dealing is broken, not unlucky.
@@ -34,18 +36,25 @@ def check_sample_ratio(declared: Challenger, counts: Counts) -> CheckResult:
     )
 
 
-def measure_contest(declared: Challenger, manifest: RunManifest, folder: Path, groups: Sequence[str]) -> ContestMeasure:
+def measure_contest(
+    declared: Challenger, manifest: RunManifest, folder: Path, by: Sequence[tuple[str, ...]] = (), min_rows: int = 1
+) -> ContestMeasure:
     """What both models predict for the rows that both scored.
 
     Args:
         declared: The challenger.
         manifest: Of the run.
         folder: Of the run.
-        groups: Columns to compare in, key columns or features.
+        by: What to compare in: columns, or pairs of them, key columns or features (`Slices.groups`).
+        min_rows: Groups of fewer have means only.
+
+    Raises:
+        InputError: a column, or a pair, has more than 1,000 groups.
     """
+    names = list(dict.fromkeys(name for columns in by for name in columns))
     champion, challenger, named = [], [], []
     for files in _files(declared.name, manifest, folder):
-        served, other, columns = _paired(*files, manifest.outputs[0].name, groups)
+        served, other, columns = _paired(*files, manifest.outputs[0].name, names)
         champion.append(other if declared.serves else served)
         challenger.append(served if declared.serves else other)
         named.append(columns)
@@ -54,20 +63,23 @@ def measure_contest(declared: Challenger, manifest: RunManifest, folder: Path, g
     sound = np.isfinite(before) & np.isfinite(after)
     table = pa.concat_tables(named).filter(pa.array(sound)) if named else None
     before, after = before[sound], after[sound]
-    rank = ranked(before, after, correlate=True)
+    groups = largest_groups(table, by, least=1, most=_GROUPS) if table else ()
     return ContestMeasure(
         name=declared.name,
         mode=declared.mode,
         model=manifest.models[declared.name],
         rows=int(before.size),
         unsound=int((~sound).sum()),
-        champion_mean=rank["mean_before"],
-        challenger_mean=rank["mean_after"],
         mean_change=float(np.abs(after - before).mean()) if before.size else None,
-        rank_correlation=rank["rank_correlation"],
-        top_decile_overlap=rank["top_decile_overlap"],
-        groups=tuple(group for name in groups if table for group in _groups(name, table.column(name), before, after)),
+        groups=tuple(_group(group, before[group.places], after[group.places], min_rows) for group in groups),
+        **_compared(before, after),
     )
+
+
+def _compared(before: Floats, after: Floats) -> dict[str, Any]:
+    rank = ranked(before, after, correlate=True)
+    kept = {name: rank[name] for name in ("rank_correlation", "top_decile_overlap")}
+    return {"champion_mean": rank["mean_before"], "challenger_mean": rank["mean_after"], **kept}
 
 
 def _files(name: str, manifest: RunManifest, folder: Path) -> Iterator[tuple[Path, Path, Path]]:
@@ -107,20 +119,9 @@ def _paired(
     return mine, theirs, columns.filter(has_both)
 
 
-def _groups(name: str, column: pa.ChunkedArray, before: Floats, after: Floats) -> list[ContestGroup]:
-    """The largest groups of one column."""
-    coded = pc.fill_null(pc.cast(column, pa.string()), "(null)").combine_chunks().dictionary_encode()
-    codes = np.asarray(coded.indices)
-    rows = np.bincount(codes, minlength=len(coded.dictionary))
-    means = [np.bincount(codes, weights=values, minlength=rows.size) / rows for values in (before, after)]
-    largest = sorted(range(rows.size), key=lambda code: (-rows[code], coded.dictionary[code].as_py()))[:_GROUPS]
-    return [
-        ContestGroup(
-            column=name,
-            value=coded.dictionary[code].as_py(),
-            rows=int(rows[code]),
-            champion_mean=float(means[0][code]),
-            challenger_mean=float(means[1][code]),
-        )
-        for code in largest
-    ]
+def _group(group: GroupRows, before: Floats, after: Floats, min_rows: int) -> ContestGroup:
+    compared = _compared(before, after)
+    if before.size < min_rows:  # the order of a few says nothing
+        compared |= {"rank_correlation": None, "top_decile_overlap": None}
+    column, value = ", ".join(group.columns), ", ".join(group.values)
+    return ContestGroup(column=column, value=value, rows=int(before.size), **compared)

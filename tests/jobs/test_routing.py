@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from jobs.dealing import dealt
@@ -80,6 +81,7 @@ def test_rows_that_no_route_takes_are_set_aside_where_that_is_declared(
 
 def test_a_shadow_scores_everybody_and_no_reader_sees_it(settings: Settings, spark: "SparkSession") -> None:
     alone = rows(settings, almanac(settings).manifest, PREDICTIONS)
+    rewrite(settings.pipelines / PIPELINE / "pipeline.yaml", ("min_rows: 20", "min_rows: 150"))
     declare(settings, spark, "challengers: [{name: fewer, mode: shadow, rounds: 5}]")
 
     finished = almanac(settings)
@@ -99,6 +101,16 @@ def test_a_shadow_scores_everybody_and_no_reader_sees_it(settings: Settings, spa
     assert contest.challenger_mean == pytest.approx(pc.mean(shadow.column("score")).as_py())
     assert {group.column for group in contest.groups} == {"origin", "carrier"}
     assert sum(group.rows for group in contest.groups if group.column == "origin") == WEEK
+    kennedy = next(group for group in contest.groups if group.value == "JFK")
+    is_there = pc.equal(rows(settings, manifest, FEATURES).column("origin"), "JFK")
+    two = (rows(settings, manifest, part).filter(is_there).column("score").to_numpy() for part in (PREDICTIONS, SHADOW))
+    assert kennedy.rank_correlation == pytest.approx(spearmanr(*two).statistic)
+    assert kennedy.top_decile_overlap is not None
+    united = next(group for group in contest.groups if group.value == "UA")
+    assert united.rows < 150  # too few for an order
+    assert united.rank_correlation is united.top_decile_overlap is None
+    page = (Store(settings.store, PIPELINE).run_folder(manifest.run_id) / "report.html").read_text()
+    assert "same highest tenth" in page
 
 
 def test_a_canary_serves_its_share_and_the_champions_word_is_kept_beside(

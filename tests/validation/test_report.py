@@ -9,6 +9,8 @@ from schemas.head import ColumnSpec
 from schemas.report import (
     CalibrationMeasure,
     CheckResult,
+    ContestGroup,
+    ContestMeasure,
     ContestOutcome,
     DriftMeasure,
     Interval,
@@ -312,3 +314,22 @@ def test_a_challenger_by_what_came_is_told_for_each_group(group: dict[str, float
 
     assert "group rows auc, those that serve auc, challenger difference of log loss" in text
     assert f"origin, haul: J<K, long 120 {cells} -0.0100 -0.0200 to 0.0050" in text
+
+
+def test_a_contest_is_told_for_each_group() -> None:
+    small = ContestGroup(column="origin, haul", value="JFK, long", rows=9, champion_mean=0.2, challenger_mean=0.25)
+    large = small.model_copy(
+        update={"value": "EWR, long", "rows": 91, "rank_correlation": 0.5, "top_decile_overlap": 0.75}
+    )
+    contest = ContestMeasure(
+        name="canary", mode="canary", model="b-1", rows=100, unsound=0, champion_mean=0.2, challenger_mean=0.3,
+        mean_change=0.1, rank_correlation=0.9, top_decile_overlap=0.8, groups=(large, small),
+    )  # fmt: skip
+    text = page(report(Verdict.PASS, check(), contests=(contest,))).text
+
+    dash = "\N{EN DASH}"
+    assert (
+        "group rows those that serve challenger rank correlation same highest tenth all 100 0.2 0.3 0.9 0.8 "
+        f"origin, haul: EWR, long 91 0.2 0.25 0.5 0.75 origin, haul: JFK, long 9 0.2 0.25 {dash} {dash} "
+        "A row moves by 0.1 on average."
+    ) in text
