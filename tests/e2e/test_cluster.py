@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+import jobs.tasks
 import tests.arms
+from jobs.shortcut import SCRATCH
 from jobs.stages import check_inputs, score
 from lookup.store import Store
-from schemas.run import RunManifest
+from schemas.run import PREDICTIONS, RunManifest, Way
 from schemas.settings import Settings
 from tests.arms import ENTITIES, SHARE
 from tests.conftest import ROOT
+from tests.jobs import people
 from tests.jobs.runs import DATE, PIPELINE
 from tests.spark_cluster import (
     Cluster,
@@ -54,6 +57,16 @@ def work():
     print("ARMS", json.dumps([arms(session, partitions) for partitions in (2, 7)]))
 
 exit_with(work)
+"""
+# Scores in files of few rows: what is read on one worker is scored on the other.
+_FEW_ROWS = 90
+_SCORE_IN_PARTS = f"""
+import jobs.tasks
+from jobs.arguments import exit_with
+from jobs.score import main
+
+jobs.tasks.ROWS_PER_FILE = {_FEW_ROWS}
+exit_with(main)
 """
 
 
@@ -98,6 +111,11 @@ def expected(trained_workspace: Path, spark: "SparkSession", tmp_path_factory: p
     return score(plan, lambda: spark.newSession())
 
 
+@pytest.fixture(scope="module")
+def trained_people(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return people.trained(tmp_path_factory.mktemp("people"), spark.newSession())
+
+
 @pytest.fixture
 def team(trained_workspace: Path, tmp_path: Path, submitted: Submitted) -> Settings:
     """A folder of its own, which the environment of submitted jobs names."""
@@ -133,6 +151,55 @@ def test_a_cluster_with_the_code_sent_along_makes_the_bytes_of_one_machine(
     said = "".join(path.read_text() for path in submitted.cluster.work.glob("*/*/stderr"))
     lines = [json.loads(line) for line in said.splitlines() if line.startswith('{"time"')]
     assert {(line["logger"], line["run_id"]) for line in lines} >= {("jobs.tasks", expected.run_id)}
+
+
+@pytest.mark.parametrize(
+    ("routes", "challengers", "way"),
+    [
+        (["word = 'w1'", "born < '1990-01-04' AND NOT f >= 0.5"], [], Way(name="short")),
+        ([], ["ab"], Way(name="long", why="challengers are dealt their rows by Spark")),
+    ],
+    ids=["by the short way", "with arms, by the long way"],
+)
+def test_a_cluster_goes_the_way_of_one_machine_and_gives_every_row_to_the_same_model(
+    routes: list[str],
+    challengers: list[str],
+    way: Way,
+    submitted: Submitted,
+    trained_people: Path,
+    spark: "SparkSession",
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    models = people.routed(trained_people, routes)
+    bundle = (trained_people / people.NAME / "bundles" / "latest.txt").read_text().strip()
+    models["challengers"] = [
+        {"name": "new", "mode": mode, "bundle": bundle, "share": SHARE, "salt": "autumn"} for mode in challengers
+    ]
+    alone = people.declare(tmp_path / "team", people.rows(500), models=models)
+    there = Settings(pipelines=alone.pipelines, store=tmp_path / "there")
+    for settings in (alone, there):
+        shutil.copytree(trained_people, settings.store)
+    monkeypatch.setattr(jobs.tasks, "ROWS_PER_FILE", _FEW_ROWS)
+    expected = score(check_inputs(alone, people.NAME, people.DAY), lambda: spark.newSession())
+    job = tmp_path / "score_in_parts.py"
+    job.write_text(_SCORE_IN_PARTS)
+    environ = {"ALMANAC_PIPELINES": str(there.pipelines), "ALMANAC_STORE": str(there.store)}
+
+    command = submitted.command(job, "--pipeline", people.NAME, "--date", str(people.DAY))
+    ended = run(command, submitted.environ | environ)
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    made = Store(there.store, people.NAME).manifest(expected.run_id)
+    assert made.way == expected.way == way
+    assert (made.content, made.counts, made.files) == (expected.content, expected.counts, expected.files)
+    assert len(made.files_in(PREDICTIONS)) > 4
+    assert {*made.counts.variants} == {
+        "champion",
+        *(f"r{at}" for at in range(len(routes))),
+        *["new"] * len(challengers),
+    }
+    assert not list((there.store / people.NAME / "runs").glob(f"*/{SCRATCH}"))
 
 
 def test_an_executor_killed_while_it_scores_costs_a_retry_and_no_byte(
