@@ -14,6 +14,7 @@ from jobs.fitting import categories_of, profile_of, with_expected
 from jobs.flavors.opening import open_model
 from jobs.flavors.original import categories_in, predicted_by_library
 from jobs.flavors.scorer import Signature, UnloadableError, UnusableError, as_outputs
+from jobs.flavors.soundness import check_indices
 from jobs.libraries import library_here
 from jobs.matrix import feature_columns
 from jobs.mlflowmodel import MlflowModel, mlflow_model
@@ -119,6 +120,8 @@ def _features(declared: DeclaredPipeline, model: MlflowModel, table: pa.Table) -
         found = f"the model reads {wrong[0]}, which is not declared as {kind}"
         raise DeclarationError(Problem("IMPORT_SIGNATURE", where, found, "all columns of its signature"))
     try:
+        if model.flavor == "lightgbm":
+            check_indices(model.raw)
         categories = categories_in(model.flavor, model.raw, [name for name, text in model.inputs.items() if text])
     except UnloadableError as err:
         raise InputError(Problem("IMPORT_FLAVOR", model.source, str(err), f"a {model.flavor} model")) from err

@@ -168,6 +168,13 @@ def test_a_model_without_a_signature_is_refused(tmp_path: Path, holdout: Path) -
     assert refused(tmp_path, folder, holdout).code == "IMPORT_SIGNATURE"
 
 
+def test_a_forged_text_of_lightgbm_is_refused_before_it_is_followed(tmp_path: Path, holdout: Path) -> None:
+    file = boosted(tmp_path) / "model.lgb"
+    file.write_bytes(file.read_bytes().replace(b"\nsplit_feature=0", b"\nsplit_feature=9", 1))
+    problem = refused(tmp_path, file.parent, holdout)
+    assert (problem.code, problem.found) == ("IMPORT_FLAVOR", "tree 0: split_feature beyond 3")
+
+
 def test_a_model_of_other_features_than_declared_is_refused(tmp_path: Path, holdout: Path) -> None:
     folder = mlflow_folder(tmp_path, {"onnx": {"data": "model.onnx"}}, "model.onnx", onnx_graph(1), {"speed": "double"})
     table = pq.read_table(holdout).append_column("speed", pa.array([1.0] * 300))
