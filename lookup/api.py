@@ -114,9 +114,13 @@ class App:
     def _take(self, authorization: str | None, asker: Asker, table: bytes, entity: bytes) -> bool:
         if (lane := self._lanes.get(table)) is None:
             return False
-        keyring = self._options.keyring
-        if keyring and isinstance(keyring.check(authorization, table.decode(), 1), Refusal):
-            return False  # who is refused pays nothing; that is said to it where requests are answered one by one
+        if keyring := self._options.keyring:
+            try:
+                verdict = keyring.check(authorization, table.decode(), 1)
+            except Exception:  # noqa: BLE001  # told where requests are answered one by one, as a refusal is
+                return False
+            if isinstance(verdict, Refusal):  # who is refused pays nothing
+                return False
         lane.take(asker, entity.decode())
         return True
 

@@ -33,19 +33,22 @@ class Sends(Protocol):
 logger = logging.getLogger(__name__)
 
 # More are not held back for the end of the tick: Redis looks them up while the rest is read.
-_IDS_AT_ONCE = 1000
+IDS_AT_ONCE = 1000
 
 Told = Found | Exception
 """Rows, or why there are none: an AlmanacError where Redis does not answer, or does not hold a table of this format."""
+Apart = list[Told]
+"""What each of several who ask in one lookup is told, where it is not the same."""
 _REPLIES = frozenset({bytes, type(None)})
 
 
 class _Lookup(NamedTuple):
     ids: Sequence[str]
-    done: Callable[[Told], None]
+    done: Callable[[Any], None]
+    is_apart: bool
     attempt: int
 
-    def tell(self, told: Told) -> None:
+    def tell(self, told: Told | Apart) -> None:
         try:
             self.done(told)
         except Exception:  # a defect of who asked: it must not be the end of those who asked with it
@@ -71,7 +74,11 @@ class Lookups:
 
         Whatever goes wrong, be it a defect of ours, is an outcome: who asked is never left without one.
         """
-        self._add(follower, _Lookup(ids, done, 1))
+        self._add(follower, _Lookup(ids, done, is_apart=False, attempt=1))
+
+    def ask_apart(self, follower: Follows, ids: Sequence[str], done: Callable[[Told | Apart], None]) -> None:
+        """The same for several who ask for an id each: where some rows cannot be had, each is told of its own."""
+        self._add(follower, _Lookup(ids, done, is_apart=True, attempt=1))
 
     def lookup(self, follower: Follows, ids: Sequence[str]) -> asyncio.Future[Found]:
         """The same for one who waits."""
@@ -84,13 +91,14 @@ class Lookups:
 
     def _add(self, follower: Follows, lookup: _Lookup) -> None:
         if not self._pending:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._pending.setdefault(follower, []).append(lookup)
         self._ids += len(lookup.ids)
-        if self._ids >= _IDS_AT_ONCE:
-            self._flush()
+        if self._ids >= IDS_AT_ONCE:
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what is pending."""
         if not self._pending:  # all was sent before the tick's end
             return
         pending, self._pending, self._ids = self._pending, {}, 0
@@ -131,7 +139,12 @@ class Lookups:
             if found is not None:
                 rows = found.rows[start : start + len(lookup.ids)]
                 start += len(lookup.ids)
-                lookup.tell((None if are_sound else _refused(rows)) or Found(found.seen, rows))
+                if are_sound or (refused := _refused(rows)) is None:
+                    lookup.tell(Found(found.seen, rows))
+                elif lookup.is_apart:
+                    lookup.tell([_refused((row,)) or Found(found.seen, (row,)) for row in rows])
+                else:
+                    lookup.tell(refused)
             elif lookup.attempt < ATTEMPTS:
                 self._add(follower, lookup._replace(attempt=lookup.attempt + 1))
             else:

@@ -5,17 +5,20 @@ One by one, each of them is a dozen objects and fifty calls; here it is an entry
 plain is given its answer as any other request is.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from lookup.coalesce import Lookups
+from lookup.coalesce import IDS_AT_ONCE, Lookups
 from lookup.follower import Found
 from lookup.message import Asker, opening
 from lookup.metrics import Metrics
 from lookup.responses import validator
 from lookup.served import Flagged, Outcome, ServedTable
+
+logger = logging.getLogger(__name__)
 
 
 class Plain(NamedTuple):
@@ -68,33 +71,45 @@ class Lane:
         tick.askers.append(asker)
         tick.began.append(time.perf_counter())
         if is_first:
-            self._table.ask(tick.ids, partial(self._told, tick))
+            self._table.ask_apart(tick.ids, partial(self._told, tick))
+        elif len(tick.ids) >= IDS_AT_ONCE:
+            lookups.flush()
 
-    def _told(self, tick: _Tick, outcome: Outcome) -> None:
-        ids = tick.ids
-        encoded = outcome.seen.encoded_each(ids, outcome.rows, time.time()) if isinstance(outcome, Found) else None
-        if encoded is None or not isinstance(outcome, Found):
-            for at in range(len(ids)):
-                self._rest(tick, at, outcome)
-            return
+    def _told(self, tick: _Tick, outcome: Outcome | list[Outcome]) -> None:
+        if self._tick is tick:  # which was refused, so that nothing was written; or nobody has asked since
+            self._tick = _Tick(-1)
+        for at in self._kept(tick, outcome) if isinstance(outcome, Found) else range(len(tick.ids)):
+            try:
+                self._rest(tick, at, outcome[at] if isinstance(outcome, list) else outcome)
+            except Exception:  # a defect of ours: it must not be the end of the others
+                logger.exception("a lookup was not answered")
+
+    def _kept(self, tick: _Tick, found: Found) -> list[int]:
+        """Answer the plain ones together; the places of all others are returned."""
+        ids, askers = tick.ids, tick.askers
+        try:
+            encoded = found.seen.encoded_each(ids, found.rows, time.time())
+        except Exception:  # a defect of ours: the general way may do without what has it
+            logger.exception("lookups were not answered together")
+            encoded = None
+        if encoded is None:
+            return [*range(len(ids))]
         bodies, status = encoded
-        head = opening(200, validator(outcome.seen.head, status)[1])
-        left = []
-        for at, (body, asker) in enumerate(zip(bodies, tick.askers, strict=True)):
+        head, left = opening(200, validator(found.seen.head, status)[1]), []
+        for at, (body, asker) in enumerate(zip(bodies, askers, strict=True)):
             if body is None or not asker.keep(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)):
                 left.append(at)
-        ended, began = time.perf_counter(), tick.began
-        if left:
-            began = [began[at] for at in sorted({*range(len(ids))}.difference(left))]
-        self._metrics.lookups(self._table.name, status, len(began))
-        self._metrics.end_all("entity", 200, [ended - each for each in began])
-        for at in left:
-            self._rest(tick, at, outcome)
+        ended, others = time.perf_counter(), {*left}
+        seconds = [ended - began for at, began in enumerate(tick.began) if at not in others]
+        if seconds:
+            self._metrics.lookups(self._table.name, status, len(seconds))
+            self._metrics.end_all("entity", 200, seconds)
+        return left
 
     def _rest(self, tick: _Tick, at: int, outcome: Outcome) -> None:
         """Have one answered as any other request is."""
-        if isinstance(outcome, Found):
+        if isinstance(outcome, Found) and len(outcome.rows) > 1:
             outcome = Found(outcome.seen, outcome.rows[at : at + 1])
-        elif isinstance(outcome, Flagged):
+        elif isinstance(outcome, Flagged) and len(outcome.answers) > 1:
             outcome = Flagged(outcome.answers[at : at + 1], outcome.failure)
         self._otherwise(self._table.name, Plain(tick.askers[at], tick.ids[at], tick.began[at]), outcome)

@@ -170,7 +170,7 @@ def load_priors(wires: Wires, head: Head, priors: dict[str, bytes]) -> None:
 
 
 def in_threads(load: Callable[[Part], Loaded], parts: Sequence[Part]) -> list[Loaded]:
-    """Load all parts with a few threads; where readers wait for the same server, with one of the lowest priority."""
+    """Load all parts with a few threads; where readers wait for the same server, with a single one that goes last."""
     is_gentle = isinstance(load, Load) and load.is_gentle
 
     def in_background(part: Part) -> Loaded:

@@ -49,7 +49,10 @@ class PlainAnswers:
                 return [None]
             return [self.each([entity], [row], status, age)[0] for entity, row in zip(ids, rows, strict=True)]
         begun, routes, ends = pieces
-        return [_BEGIN + beginning + ends[route] for beginning, route in zip(begun, routes, strict=True)]
+        return [
+            None if (end := ends[route]) is None else _BEGIN + beginning + end
+            for beginning, route in zip(begun, routes, strict=True)
+        ]
 
     def many(
         self,
@@ -64,7 +67,10 @@ class PlainAnswers:
             return None
         if (pieces := self._pieces(ids, rows, status, age)) is None:
             return None
-        begun, routes, ends = pieces
+        begun, routes, found = pieces
+        ends = {route: end for route, end in found.items() if end is not None}
+        if len(ends) < len(found):
+            return None
         if len(ends) == 1:  # nearly always
             (end,) = ends.values()
             between = end + _BETWEEN
@@ -78,9 +84,10 @@ class PlainAnswers:
 
     def _pieces(
         self, ids: Sequence[str], rows: Sequence[bytes | None], status: Status, age: float | None
-    ) -> tuple[list[bytes], Sequence[bytes], dict[bytes, bytes]] | None:
+    ) -> tuple[list[bytes], Sequence[bytes], dict[bytes, bytes | None]] | None:
         """Of rows that all have the size of plain ones, what stands between the beginning of each answer and the end of
-        its outputs, its route, and what follows the outputs of a route; None where an answer is of another kind.
+        its outputs, its route, and what follows the outputs of a route: None where that is of another kind. None where
+        a row is not of these columns.
         """
         data = b"".join(rows)  # type: ignore[arg-type]
         if not self._plain.are_tagged(data, len(rows)):
@@ -89,12 +96,10 @@ class PlainAnswers:
         values = list(chain.from_iterable(chain(self._unpack_block(data[:whole]), self._unpack(data[whole:]))))
         step = 1 + len(self._outputs)
         routes = values[step - 1 :: step]
-        ends: dict[bytes, bytes] = {}
+        ends: dict[bytes, bytes | None] = {}
         for route in set(routes):
             choices = self._plain.choices(route)
-            if choices is None or (end := self._end(choices, status, age)) is None:
-                return None
-            ends[route] = end
+            ends[route] = None if choices is None else self._end(choices, status, age)
         begun, before = _inside(ids), b'","status":"%b","outputs":{' % status.encode()
         for at, name in enumerate(self._outputs):
             between = b"%b%b:" % (before, name)

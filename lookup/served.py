@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from lookup.breaker import Breaker
-from lookup.coalesce import Follows, Lookups, Told
+from lookup.coalesce import Apart, Follows, Lookups, Told
 from lookup.fallback import fallback
 from lookup.follower import Follower, Found, Pin
 from schemas.answer import Answer
@@ -88,6 +88,16 @@ class ServedTable:
         follower = self._follower if release is None else self._pin(release)
         self._lookups.ask(follower, ids, partial(self._told, ids, done, release))
 
+    def ask_apart(self, ids: Sequence[str], done: Callable[[Outcome | list[Outcome]], None]) -> None:
+        """The same for several who ask the live release for an id each; a list has the outcome of each.
+
+        Until they are asked of Redis (`Lookups.writes`), ids may be added.
+        """
+        if (refusal := self._breaker.refusal()) is not None:
+            done(self._flagged(ids, refusal))
+        else:
+            self._lookups.ask_apart(self._follower, ids, partial(self._told_apart, ids, done))
+
     async def head(self) -> Head | AlmanacError:
         """The live head, or why it cannot be read."""
         told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -101,14 +111,24 @@ class ServedTable:
                 raise defect
 
     def _told(self, ids: Sequence[str], done: Callable[[Outcome], None], release: int | None, told: Told) -> None:
+        done(self._outcome(ids, release, told))
+
+    def _told_apart(
+        self, ids: Sequence[str], done: Callable[[Outcome | list[Outcome]], None], told: Told | Apart
+    ) -> None:
+        if isinstance(told, list):
+            done([self._outcome([entity], None, each) for entity, each in zip(ids, told, strict=True)])
+        else:
+            done(self._outcome(ids, None, told))
+
+    def _outcome(self, ids: Sequence[str], release: int | None, told: Told) -> Outcome:
         if isinstance(told, AlmanacError):
             self._note(told)
             is_guessed = release is None and not isinstance(told, InputError)
-            done(self._flagged(ids, told) if is_guessed else told)
-        else:
-            if not isinstance(told, Exception):  # a defect of ours says nothing of Redis
-                self._breaker.succeeded()
-            done(told)
+            return self._flagged(ids, told) if is_guessed else told
+        if not isinstance(told, Exception):  # a defect of ours says nothing of Redis
+            self._breaker.succeeded()
+        return told
 
     def _note(self, why: AlmanacError) -> None:
         """Tell the breaker; a Redis that says what it does not hold has answered."""
