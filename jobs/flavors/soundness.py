@@ -2,14 +2,17 @@
 
 Source:
     LightGBM issues 7357, 7437 and 7438: numbers of a text are used as indices as they are, in `predict` and SHAP alike.
+    LightGBM's gbdt_model_text.cpp and tree.cpp (`LoadModelFromString`, `Tree::Tree`): which lines it reads, and how.
 """
 
 import re
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from jobs.flavors.scorer import UnloadableError
 
 _CATEGORY = 1
+_FLAGS = (b"tree", b"average_output")  # the lines without a value that LightGBM writes
+_MOST_LINES = 22  # of a tree, after its first: LightGBM reads no more
 
 
 def check_indices(raw: bytes) -> None:
@@ -18,37 +21,54 @@ def check_indices(raw: bytes) -> None:
     Raises:
         UnloadableError: one leads out of its array, in circles, or elsewhere than it seems to.
     """
+    if b"\r" in raw or b"\0" in raw:
+        raise UnloadableError("a line that ends elsewhere for LightGBM")
     head = re.split(rb"\n(?:Tree=|end of trees)", raw, maxsplit=1)[0]
-    fields = _fields(head)
-    features = _whole(fields, "max_feature_idx") + 1
-    outputs = _whole(fields, "num_tree_per_iteration")
-    asked = [_whole(fields, "num_class"), *map(int, re.findall(r"num_class:(\d+)", fields.get("objective", "")))]
-    if {*asked} != {outputs}:
-        raise UnloadableError(f"{outputs} trees a row for {asked} classes")
-    start, sizes = len(head) + 1, _list(fields, "tree_sizes", "")
+    fields = _fields([line for line in head.split(b"\n") if line and line not in _FLAGS], "the head")
+    features, outputs = _whole(fields, "max_feature_idx") + 1, _whole(fields, "num_tree_per_iteration")
+    _check_classes(fields, outputs)
+    start, sizes = len(head) + 1, _list(fields, "tree_sizes", "the head")
     trees = [raw[begin:end] for begin, end in pairwise(_sums(start, sizes))]
     for number, tree in enumerate(trees):
-        if not tree.startswith(b"Tree=") or tree.count(b"Tree=") > 1:
-            raise UnloadableError(f"tree {number} is not where tree_sizes says")
-        _check_tree(_fields(tree.partition(b"\n\n")[0]), features, f"tree {number}")
-    if b"\nTree=" in raw[sum(sizes) + start - 1 :]:
+        _check_tree(_fields(_lines(tree, number), f"tree {number}"), features, f"tree {number}")
+    behind = raw[sum(sizes) + start - 1 :]
+    if b"\nTree=" in behind:
         raise UnloadableError("a tree behind the last one of tree_sizes")
+    if not trees and re.search(rb"^=*[a-z_]+(=|$)", behind, re.MULTILINE):
+        raise UnloadableError("a field behind the head")  # which goes on to the end where no tree ends it
+
+
+def _check_classes(fields: dict[str, str], outputs: int) -> None:
+    told = [word for word in _words(fields, "objective") if "num_class" in word]
+    if outputs < 1 or _whole(fields, "num_class") != outputs or {*told} - {f"num_class:{outputs}"}:
+        raise UnloadableError(f"{outputs} trees a row for other classes")
+
+
+def _lines(tree: bytes, number: int) -> list[bytes]:
+    """Those of a tree: LightGBM reads to the first empty one, or so many."""
+    first, *lines = tree.rstrip(b"\n").split(b"\n")
+    if not re.fullmatch(rb"Tree=[0-9]+", first):
+        raise UnloadableError(f"tree {number} is not where tree_sizes says")
+    if not tree.endswith(b"\n\n") or len(lines) > _MOST_LINES:
+        raise UnloadableError(f"tree {number} does not end where LightGBM ends it")
+    return lines
 
 
 def _check_tree(fields: dict[str, str], features: int, where: str) -> None:
     leaves = _whole(fields, "num_leaves")
-    if leaves < 1 or len(fields.get("leaf_value", "").split()) != leaves:
+    if leaves < 1 or len(_words(fields, "leaf_value")) != leaves:
         raise UnloadableError(f"{where}: other leaf values than {leaves} leaves")
     if leaves > 1:
         kinds, split = _list(fields, "decision_type", where), _list(fields, "split_feature", where)
         children = [_list(fields, name, where) for name in ("left_child", "right_child")]
-        thresholds = fields.get("threshold", "").split()
+        thresholds = _words(fields, "threshold")
         if {len(kinds), len(split), len(thresholds), *map(len, children)} != {leaves - 1}:
             raise UnloadableError(f"{where}: lists of other lengths than {leaves} leaves")
         _check_children(children, leaves, where)
         _inside(split, features, f"{where}: split_feature")
-        sets = [float(at) for at, kind in zip(thresholds, kinds, strict=True) if kind & _CATEGORY]
-        _inside(sets, _sets(fields, where), f"{where}: threshold of a category")
+        category = f"{where}: threshold of a category"
+        sets = _numbers([at for at, kind in zip(thresholds, kinds, strict=True) if kind & _CATEGORY], category)
+        _inside(sets, _sets(fields, where), category)
     if fields.get("is_linear", "0") != "0":
         _check_linear(fields, leaves, features, where)
 
@@ -73,13 +93,13 @@ def _sets(fields: dict[str, str], where: str) -> int:
 
 def _check_linear(fields: dict[str, str], leaves: int, features: int, where: str) -> None:
     counts, used = _list(fields, "num_features", where), _list(fields, "leaf_features", where)
-    numbers = (len(fields.get(name, "").split()) for name in ("leaf_const", "leaf_coeff"))
+    numbers = (len(_words(fields, name)) for name in ("leaf_const", "leaf_coeff"))
     if (len(counts), sum(counts), *numbers) != (leaves, len(used), leaves, len(used)) or min(counts) < 0:
         raise UnloadableError(f"{where}: other linear terms than its leaves have")
     _inside(used, features, f"{where}: leaf_features")
 
 
-def _inside(values: list[int] | list[float], count: int, where: str) -> None:
+def _inside(values: list[int], count: int, where: str) -> None:
     if any(not 0 <= value < count for value in values):
         raise UnloadableError(f"{where} beyond {count}")
 
@@ -87,28 +107,38 @@ def _inside(values: list[int] | list[float], count: int, where: str) -> None:
 def _sums(start: int, sizes: list[int]) -> list[int]:
     if any(size < 1 for size in sizes):
         raise UnloadableError("a tree without a size")
-    return [start + sum(sizes[:at]) for at in range(len(sizes) + 1)]
+    return list(accumulate(sizes, initial=start))
 
 
-def _fields(block: bytes) -> dict[str, str]:
+def _fields(lines: list[bytes], where: str) -> dict[str, str]:
     fields: dict[str, str] = {}
-    for line in block.decode(errors="replace").split("\n"):
-        name, _, value = line.partition("=")
-        if name in fields and name:
-            raise UnloadableError(f"{name} twice in the model's text")
+    for line in lines:
+        if not (found := re.fullmatch(rb"([a-z_]+)=(.*)", line)):
+            raise UnloadableError(f"{where}: a line that is no field")
+        name, value = (part.decode(errors="replace") for part in found.groups())
+        if name in fields:
+            raise UnloadableError(f"{where}: {name} twice")
         fields[name] = value
     return fields
 
 
 def _whole(fields: dict[str, str], name: str) -> int:
     numbers = _list(fields, name, "the model")
-    if len(numbers) != 1:
-        raise UnloadableError(f"{len(numbers)} numbers {name} in the model's text")
+    if len(numbers) != 1 or not 0 <= numbers[0] < 2**31:
+        raise UnloadableError(f"the model's text holds no {name}, or none that fits")
     return numbers[0]
 
 
 def _list(fields: dict[str, str], name: str, where: str) -> list[int]:
-    numbers = fields.get(name, "").split()
-    if not all(re.fullmatch(r"-?[0-9]{1,10}", each) for each in numbers):
-        raise UnloadableError(f"{where}: {name} holds what is no whole number")
-    return [int(each) for each in numbers]
+    return _numbers(_words(fields, name), f"{where}: {name}")
+
+
+def _numbers(words: list[str], where: str) -> list[int]:
+    if not all(re.fullmatch(r"-?[0-9]{1,10}", each) for each in words):
+        raise UnloadableError(f"{where} holds what is no whole number")
+    return [int(each) for each in words]
+
+
+def _words(fields: dict[str, str], name: str) -> list[str]:
+    """What spaces part: LightGBM knows no other white space."""
+    return [word for word in fields.get(name, "").split(" ") if word]
