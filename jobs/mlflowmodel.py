@@ -76,7 +76,7 @@ def _downloaded(source: str, folder: str) -> Path:
         found = f"MLflow needs a package for this registry: {err}"
         raise DeclarationError(Problem("IMPORT_EXTRA", source, found, "that package, or a tracking server")) from err
     except (MlflowException, OSError) as err:
-        found = str(err).strip().splitlines()[0]
+        found = (str(err).strip() or type(err).__name__).splitlines()[0]
         expected = "a model of the registry that MLFLOW_TRACKING_URI names"
         raise InputError(Problem("IMPORT_MODEL", source, found, expected)) from err
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightgbm
@@ -292,6 +293,20 @@ def test_a_registry_that_cannot_be_asked_is_told(
     problem = refused(tmp_path, "models:/boosted@champion", holdout)
     assert problem.code == code
     assert said in problem.found
+
+
+def test_a_registry_that_fails_without_a_word_is_told(
+    tmp_path: Path, holdout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def times_out(**_: object) -> str:
+        raise TimeoutError
+
+    parts = {"artifacts": {"download_artifacts": times_out}, "exceptions": {"MlflowException": RuntimeError}}
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace())  # in MLflow's place: it is quick to fail in words
+    for name, holds in parts.items():
+        monkeypatch.setitem(sys.modules, f"mlflow.{name}", SimpleNamespace(**holds))
+    problem = refused(tmp_path, "models:/boosted@champion", holdout)
+    assert (problem.code, problem.found) == ("IMPORT_MODEL", "TimeoutError")
 
 
 def test_an_unknown_variant_is_refused(tmp_path: Path, holdout: Path) -> None:
