@@ -1,6 +1,6 @@
 """A challenger and those who served, against what came of the entities that both scored."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,14 +71,20 @@ def measure_outcome(
         np.isfinite(foreseen.champion) & np.isfinite(foreseen.challenger) & np.isfinite(foreseen.label)
     )
     known = foreseen.at(usable)
-    groups = largest_groups(table.take(pa.array(usable)), by, least=min_rows, most=MAX_SHOWN)
     return ContestOutcome(
         name=name,
         run_id=run_id,
         loss="log loss" if foreseen.objective == "binary" else "squared error",
-        groups=tuple(_group(known, group, confidence) for group in groups),
+        groups=tuple(_group(known, group, confidence) for group in _groups(table, usable, by, min_rows)),
         **_told(known, confidence),
     )
+
+
+def _groups(table: pa.Table, usable: Ints, by: Sequence[tuple[str, ...]], min_rows: int) -> Iterable[GroupRows]:
+    if not by:
+        return ()
+    columns = table.select(sorted({column for columns in by for column in columns}))
+    return largest_groups(columns.take(pa.array(usable)), by, least=min_rows, most=MAX_SHOWN)
 
 
 def _group(known: Foreseen, group: GroupRows, confidence: float) -> OutcomeGroup:

@@ -87,6 +87,34 @@ def test_each_group_is_told_by_its_own_labelled_rows() -> None:
     assert kennedy.difference.value == pytest.approx(np.log(0.5) - np.log(0.8))
 
 
+class Watched:
+    """A table of which is seen what was taken."""
+
+    def __init__(self, table: pa.Table, taken: list[list[str]]) -> None:
+        self._table, self._taken = table, taken
+
+    def select(self, columns: list[str]) -> "Watched":
+        return Watched(self._table.select(columns), self._taken)
+
+    def take(self, places: pa.Array) -> pa.Table:
+        self._taken.append(self._table.column_names)
+        return self._table.take(places)
+
+
+@pytest.mark.parametrize(
+    ("by", "taken"), [([], []), ([("haul",)], [["haul"]]), ([("haul", "origin"), ("haul",)], [["haul", "origin"]])]
+)
+def test_only_columns_that_are_grouped_by_are_copied(by: list[tuple[str, ...]], taken: list[list[str]]) -> None:
+    table = pa.table({"label": [1.0, NAN], "origin": ["EWR", "JFK"], "wide": ["x" * 999] * 2, "haul": ["long", None]})
+    foreseen = Foreseen("regression", np.ones(2), np.ones(2), np.array([1.0, NAN]))
+    seen: list[list[str]] = []
+
+    found = measure_outcome("new", foreseen, run_id="r", table=Watched(table, seen), by=by)
+
+    assert seen == taken
+    assert [group.columns for group in found.groups] == by
+
+
 def test_a_group_where_one_class_alone_came_has_a_difference_and_no_metric() -> None:
     found = outcome([0.1, 0.2, 0.5], [0.2, 0.3, 0.5], [0.0, 0.0, 1.0], min_rows=2, origin=["EWR", "EWR", "JFK"])
 
