@@ -11,6 +11,8 @@ from itertools import accumulate, pairwise
 from jobs.flavors.scorer import UnloadableError
 
 _CATEGORY = 1
+_REALS = ("leaf_value", "threshold", "leaf_const", "leaf_coeff")
+_REAL = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]{1,3})?|inf|nan)").fullmatch
 _FLAGS = (b"tree", b"average_output")  # the lines without a value that LightGBM writes
 _MOST_LINES = 22  # of a tree, after its first: LightGBM reads no more
 
@@ -58,6 +60,10 @@ def _check_tree(fields: dict[str, str], features: int, where: str) -> None:
     leaves = _whole(fields, "num_leaves")
     if leaves < 1 or len(_words(fields, "leaf_value")) != leaves:
         raise UnloadableError(f"{where}: other leaf values than {leaves} leaves")
+    for name in _REALS:  # where one is no number, LightGBM ends the process
+        if not all(_REAL(word) for word in _words(fields, name)):
+            raise UnloadableError(f"{where}: {name} holds what is no number")
+    sets = _sets(fields, where)
     if leaves > 1:
         kinds, split = _list(fields, "decision_type", where), _list(fields, "split_feature", where)
         children = [_list(fields, name, where) for name in ("left_child", "right_child")]
@@ -67,8 +73,8 @@ def _check_tree(fields: dict[str, str], features: int, where: str) -> None:
         _check_children(children, leaves, where)
         _inside(split, features, f"{where}: split_feature")
         category = f"{where}: threshold of a category"
-        sets = _numbers([at for at, kind in zip(thresholds, kinds, strict=True) if kind & _CATEGORY], category)
-        _inside(sets, _sets(fields, where), category)
+        asked = _numbers([at for at, kind in zip(thresholds, kinds, strict=True) if kind & _CATEGORY], category)
+        _inside(asked, sets, category)
     if fields.get("is_linear", "0") != "0":
         _check_linear(fields, leaves, features, where)
 
