@@ -18,6 +18,7 @@ class Figure:
         bar: What it is held to; None where nothing is promised.
         judged: Whether the bar is for what is ours, or for its ratio to the peer.
         sense: On which side of the bar is good.
+        why: Why the bar is missed, where it is known to be.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Figure:
     bar: float | None = None
     judged: Literal["ours", "ratio"] = "ours"
     sense: Literal["at most", "at least"] = "at most"
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,7 @@ def _bar(figure: Figure) -> str:
 def _verdict(measured: Sequence[Measured]) -> list[str]:
     missed = [
         f"- `{m.figure.name}` misses its bar: {m.judged:.4g} against {_bar(m.figure)}{f' ({m.note})' if m.note else ''}"
+        f"{f': {m.figure.why}' if m.figure.why else ''}"
         for m in measured
         if m.met is False
     ]
