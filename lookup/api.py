@@ -33,8 +33,8 @@ from lookup.exchange import (
 from lookup.fallback import Seen
 from lookup.follower import Found
 from lookup.keyring import Keyring, Refusal
-from lookup.lane import Lane, Plain
-from lookup.message import Asker, Request, Response, Take
+from lookup.lane import Lane, Lanes, Plain
+from lookup.message import Request, Response, Take
 from lookup.metrics import CONTENT_TYPE, Metrics
 from lookup.misses import Misses
 from lookup.openapi import document
@@ -48,7 +48,6 @@ from schemas.strict import NAME_PATTERN
 logger = logging.getLogger(__name__)
 
 _COUNT_SECONDS = 0.25
-_PLAIN_HEADERS = {"authorization", "content-type"}
 _MISSES_SECONDS = 5.0
 
 
@@ -88,10 +87,8 @@ class App:
             name: ServedTable(name, serving, self._lookups, Breaker())
             for name, serving in self._servings.items()
         }
-        self._lanes = {
-            name.encode(): Lane(table, self._lookups, self.metrics, self._tell_plain)
-            for name, table in self._tables.items()
-        }
+        lanes = [Lane(table, self._lookups, self.metrics, self._tell_plain) for table in self._tables.values()]
+        self._lanes = Lanes(lanes, self._options.keyring)
         self._tasks: set[asyncio.Task[None]] = {loop.create_task(self._keep_house())}
 
     def stop(self) -> None:
@@ -106,23 +103,8 @@ class App:
         return Exchange(self, request)
 
     def lane(self, headers: Mapping[str, str]) -> Take | None:
-        """Who takes plain lookups with these headers; what others say is answered or logged one by one."""
-        if self.logs_access or not headers.keys() <= _PLAIN_HEADERS:
-            return None
-        return partial(self._take, headers.get("authorization"))
-
-    def _take(self, authorization: str | None, asker: Asker, table: bytes, entity: bytes) -> bool:
-        if (lane := self._lanes.get(table)) is None:
-            return False
-        if keyring := self._options.keyring:
-            try:
-                verdict = keyring.check(authorization, table.decode(), 1)
-            except Exception:  # noqa: BLE001  # told where requests are answered one by one, as a refusal is
-                return False
-            if isinstance(verdict, Refusal):  # who is refused pays nothing
-                return False
-        lane.take(asker, entity.decode())
-        return True
+        """Who takes plain lookups with these headers; what is logged is answered one by one."""
+        return None if self.logs_access else self._lanes.taker(headers)
 
     def _tell_plain(self, table: str, plain: Plain, outcome: Outcome) -> None:
         """Answer a lookup of a lane from what was found."""

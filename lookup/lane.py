@@ -7,18 +7,21 @@ plain is given its answer as any other request is.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from lookup.coalesce import IDS_AT_ONCE, Lookups
 from lookup.follower import Found
-from lookup.message import Asker, opening
+from lookup.keyring import Keyring, Refusal
+from lookup.message import Asker, Take, opening
 from lookup.metrics import Metrics
 from lookup.responses import validator
 from lookup.served import Flagged, Outcome, ServedTable
 
 logger = logging.getLogger(__name__)
+
+_PLAIN_HEADERS = {"authorization", "content-type"}
 
 
 class Plain(NamedTuple):
@@ -44,7 +47,11 @@ class _Tick:
 
 
 class Lane:
-    """Plain lookups of one table."""
+    """Plain lookups of one table.
+
+    Attributes:
+        name: Of the table.
+    """
 
     def __init__(
         self, table: ServedTable, lookups: Lookups, metrics: Metrics, otherwise: Callable[[str, Plain, Outcome], None]
@@ -57,6 +64,7 @@ class Lane:
             metrics: Told of what is answered here.
             otherwise: Answers a lookup that turned out not to be plain, from what was found of it, and notes it.
         """
+        self.name = table.name
         self._table, self._lookups, self._metrics, self._otherwise = table, lookups, metrics, otherwise
         self._tick = _Tick(-1)
 
@@ -102,7 +110,7 @@ class Lane:
         ended, others = time.perf_counter(), {*left}
         seconds = [ended - began for at, began in enumerate(tick.began) if at not in others]
         if seconds:
-            self._metrics.lookups(self._table.name, status, len(seconds))
+            self._metrics.lookups(self.name, status, len(seconds))
             self._metrics.end_all("entity", 200, seconds)
         return left
 
@@ -112,4 +120,31 @@ class Lane:
             outcome = Found(outcome.seen, outcome.rows[at : at + 1])
         elif isinstance(outcome, Flagged) and len(outcome.answers) > 1:
             outcome = Flagged(outcome.answers[at : at + 1], outcome.failure)
-        self._otherwise(self._table.name, Plain(tick.askers[at], tick.ids[at], tick.began[at]), outcome)
+        self._otherwise(self.name, Plain(tick.askers[at], tick.ids[at], tick.began[at]), outcome)
+
+
+class Lanes:
+    """The lanes of all tables, and who may use them."""
+
+    def __init__(self, lanes: Sequence[Lane], keyring: Keyring | None) -> None:
+        self._lanes = {lane.name.encode(): lane for lane in lanes}
+        self._keyring = keyring
+
+    def taker(self, headers: Mapping[str, str]) -> Take | None:
+        """Who takes plain lookups with these headers; None where what they are answered follows from other headers."""
+        if not headers.keys() <= _PLAIN_HEADERS:
+            return None
+        return partial(self._take, headers.get("authorization"))
+
+    def _take(self, authorization: str | None, asker: Asker, table: bytes, entity: bytes) -> bool:
+        if (lane := self._lanes.get(table)) is None:
+            return False
+        if self._keyring:
+            try:
+                verdict = self._keyring.check(authorization, lane.name, 1)
+            except Exception:  # noqa: BLE001  # told where requests are answered one by one, as a refusal is
+                return False
+            if isinstance(verdict, Refusal):  # who is refused pays nothing
+                return False
+        lane.take(asker, entity.decode())
+        return True
