@@ -33,11 +33,9 @@ def counts(address: Address, head: Head, rows_of: RowsOf, *, is_gentle: bool = F
     command = "HLEN" if head.layout == "bucket" else "EXISTS"
     with Wires(address) as wires:
         held = np.zeros(len(wires.shares()), np.int64)
-        for keys in _keys(head, rows_of):
+        for keys in _keys(head, rows_of, is_gentle=is_gentle):
             found = wires.ask(keys, [packed(command, key) for key in keys])
             np.add.at(held, wires.owners(keys), found)
-            if is_gentle:
-                time.sleep(_PAUSE_SECONDS)
     return [int(rows) for rows in held]
 
 
@@ -52,20 +50,17 @@ def priors_of(address: Address, head: Head) -> dict[str, bytes]:
 def exists(address: Address, head: Head, rows: Rows, *, is_gentle: bool = False) -> bool:
     """Whether any key has a name of this version already; in the layout `string`, of the first part's."""
     with Wires(address) as wires:
-        for keys in _keys(head, lambda _: rows, first_part_only=True):
+        for keys in _keys(head, lambda _: rows, first_part_only=True, is_gentle=is_gentle):
             if any(wires.ask(keys, [packed("EXISTS", key) for key in keys])):
                 return True
-            if is_gentle:
-                time.sleep(_PAUSE_SECONDS)
     return False
 
 
 def unlink(address: Address, head: Head, rows_of: RowsOf) -> None:
     """Remove all keys of a version, with a pause between the writes: who is being answered goes first."""
     with Wires(address) as wires:
-        for keys in _keys(head, rows_of):
+        for keys in _keys(head, rows_of, is_gentle=True):
             wires.unlink(keys)
-            time.sleep(_PAUSE_SECONDS)
         wires.unlink([priors_key(head.table, head.version).encode()])
 
 
@@ -97,10 +92,15 @@ def no_rows(head: Head) -> Rows:
     raise InputError(Problem("STORE_LAYOUT", where, "its keys are named by its rows", "the store that published it"))
 
 
-def _keys(head: Head, rows_of: RowsOf, *, first_part_only: bool = False) -> Iterator[list[bytes]]:
+def _keys(
+    head: Head, rows_of: RowsOf, *, first_part_only: bool = False, is_gentle: bool = False
+) -> Iterator[list[bytes]]:
+    """The keys of a version, as many as are written at once; with a pause behind each write where it is gentle."""
     names = _names(head, rows_of, first_part_only=first_part_only)
     while keys := list(islice(names, _KEYS_PER_WRITE)):
         yield keys
+        if is_gentle:
+            time.sleep(_PAUSE_SECONDS)
 
 
 def _names(head: Head, rows_of: RowsOf, *, first_part_only: bool) -> Iterator[bytes]:

@@ -88,39 +88,46 @@ class Lane:
             self._tick = _Tick(-1)
         for at in self._kept(tick, outcome) if isinstance(outcome, Found) else range(len(tick.ids)):
             try:
-                self._rest(tick, at, outcome[at] if isinstance(outcome, list) else outcome)
+                self._otherwise(
+                    self.name, Plain(tick.askers[at], tick.ids[at], tick.began[at]), _outcome_of(outcome, at)
+                )
             except Exception:  # a defect of ours: it must not be the end of the others
                 logger.exception("a lookup was not answered")
 
     def _kept(self, tick: _Tick, found: Found) -> list[int]:
         """Answer the plain ones together; the places of all others are returned."""
-        ids, askers = tick.ids, tick.askers
         try:
-            encoded = found.seen.encoded_each(ids, found.rows, time.time())
+            encoded = found.seen.encoded_each(tick.ids, found.rows, time.time())
         except Exception:  # a defect of ours: the general way may do without what has it
             logger.exception("lookups were not answered together")
             encoded = None
         if encoded is None:
-            return [*range(len(ids))]
+            return [*range(len(tick.ids))]
         bodies, status = encoded
-        head, left = opening(200, validator(found.seen.head, status)[1]), []
-        for at, (body, asker) in enumerate(zip(bodies, askers, strict=True)):
-            if body is None or not asker.keep(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)):
+        head = opening(200, validator(found.seen.head, status)[1])
+        left, kept = [], []
+        for at, (body, asker) in enumerate(zip(bodies, tick.askers, strict=True)):
+            if body is not None and asker.keep(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)):
+                kept.append(tick.began[at])
+            else:
                 left.append(at)
-        ended, others = time.perf_counter(), {*left}
-        seconds = [ended - began for at, began in enumerate(tick.began) if at not in others]
-        if seconds:
-            self._metrics.lookups(self.name, status, len(seconds))
-            self._metrics.end_all("entity", 200, seconds)
+        if kept:
+            ended = time.perf_counter()
+            self._metrics.lookups(self.name, status, len(kept))
+            self._metrics.end_all("entity", 200, [ended - began for began in kept])
         return left
 
-    def _rest(self, tick: _Tick, at: int, outcome: Outcome) -> None:
-        """Have one answered as any other request is."""
-        if isinstance(outcome, Found) and len(outcome.rows) > 1:
-            outcome = Found(outcome.seen, outcome.rows[at : at + 1])
-        elif isinstance(outcome, Flagged) and len(outcome.answers) > 1:
-            outcome = Flagged(outcome.answers[at : at + 1], outcome.failure)
-        self._otherwise(self.name, Plain(tick.askers[at], tick.ids[at], tick.began[at]), outcome)
+
+def _outcome_of(outcome: Outcome | list[Outcome], at: int) -> Outcome:
+    """What one of those who asked together is told."""
+    match outcome:
+        case list():
+            return outcome[at]
+        case Found(seen, rows):
+            return Found(seen, rows[at : at + 1])
+        case Flagged(answers, failure):
+            return Flagged(answers[at : at + 1], failure)
+    return outcome
 
 
 class Lanes:
